@@ -1,0 +1,88 @@
+# The only way to build, test and lint. `make help` lists the targets.
+#
+# PYTHON chooses the interpreter (3.11 or newer) for a new .venv; CI=true turns missing test
+# dependencies into failures.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+PACKAGES := host plugins protocol sdk
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types package conformance bench docs format lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: $(VENV)/.runtime ## the whole way once: a file encrypted, the key rotated, the driver killed, nothing lost
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev ## set up what the tests need and run them all
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## style and import directions
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.dev ## static types, strict
+	@$(BIN)/mypy
+
+package: $(VENV)/.dev ## build the wheel, check its file list, try it in an environment of its own
+	@$(BIN)/python tests/package/check_wheel.py
+
+conformance: $(VENV)/.runtime ## run the conformance core on the local driver
+	@tmp=$$(mktemp -d) && printf 'path = "%s/store"\n' "$$tmp" > "$$tmp/local.toml" && \
+	$(BIN)/kmsplug conformance --config "$$tmp/local.toml" -- $(BIN)/python -m kmsplug_plugins.local; \
+	status=$$?; rm -rf "$$tmp"; exit $$status
+
+bench: $(VENV)/.bench ## what a call costs, beside Python gRPC and the MCP SDK (an environment of its own)
+	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
+
+docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, the asynchronous methods
+	@$(BIN)/python -m kmsplug_protocol.schema protocol
+	@$(BIN)/python -m kmsplug_protocol.spec_tables protocol/SPEC.md
+	@$(BIN)/python host/write_async.py
+
+format: $(VENV)/.dev ## format the code
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format --quiet .
+
+# --no-emit-index-url and --no-header: a lock must not tell where the packages came from.
+COMPILE := compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate
+lock: $(VENV)/.uv ## resolve the dependencies anew
+	@$(UV) pip $(COMPILE) pyproject.toml --upgrade --output-file requirements/runtime.txt
+	@$(UV) pip $(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt --upgrade --output-file requirements/dev.txt
+	@$(UV) pip $(COMPILE) pyproject.toml --group bench --constraint requirements/runtime.txt --upgrade --output-file requirements/bench.txt
+
+clean: ## remove what the targets made
+	@rm -rf $(VENV) dist .kmsplug .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit("kmsplug needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+# Bytecode is compiled at once: a driver's start would pay for it otherwise, where it may not be written later.
+INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python
+$(VENV)/.runtime: $(VENV)/.uv requirements/runtime.txt pyproject.toml
+	@echo "installing kmsplug and what it needs"
+	@$(INSTALL) --require-hashes --requirement requirements/runtime.txt
+	@$(INSTALL) --no-deps --editable .
+	@$(BIN)/python -m compileall -q $(PACKAGES)
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
+	@echo "installing what the benchmarks compare with"
+	@$(BIN)/python -m venv $(VENV)/bench
+	@$(UV) pip install --quiet --compile-bytecode --python $(VENV)/bench/bin/python --require-hashes --requirement requirements/bench.txt
+	@$(UV) pip install --quiet --python $(VENV)/bench/bin/python --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	@echo "installing what the tests need"
+	@$(INSTALL) --require-hashes --requirement requirements/dev.txt
+	@touch $@
