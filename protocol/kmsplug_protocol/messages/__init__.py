@@ -1,0 +1,1 @@
+"""The params and result of every operation, one module per namespace."""
