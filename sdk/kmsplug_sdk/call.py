@@ -1,0 +1,37 @@
+"""The request that a thread is working on: its deadline, and whether its caller has gone."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+_local = threading.local()
+
+
+@dataclass(slots=True)
+class Call:
+    """A request in progress.
+
+    Attributes:
+        deadline: When its caller stops waiting, on `time.monotonic`; None: unknown.
+        cancelled: Set when the caller has stopped waiting.
+        correlation_id: The host's id of the request.
+    """
+
+    deadline: float | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    correlation_id: str | None = None
+
+    def remaining_s(self, default: float) -> float:
+        """Return the seconds left, never negative, or *default* where no deadline came along."""
+        return default if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+def current_call() -> Call:
+    """Return the request that this thread works on; outside of one, a call without a deadline."""
+    call: Call | None = getattr(_local, "call", None)
+    return call if call is not None else Call()
+
+
+def set_current_call(call: Call | None) -> None:
+    """Strictly for the session."""
+    _local.call = call

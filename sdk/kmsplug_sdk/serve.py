@@ -1,0 +1,131 @@
+"""Turns a driver class into a driver executable."""
+
+import argparse
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import resource
+import shlex
+import signal
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from kmsplug_protocol import HealthDepth, HealthResult
+
+from ._dispatch import defect
+from ._log import configure_logging
+from ._session import Session, close, configure, describe
+from ._stdio import claim_stdio, claim_stdout
+from .driver import Driver
+from .errors import DriverError
+
+_log = logging.getLogger(__name__)
+
+_PR_SET_DUMPABLE: Final = 4
+
+_COURTESY: Final = """\
+This is a kmsplug driver: a host starts it and speaks JSON-RPC with it over stdin and stdout.
+It is not meant to be typed into. What you can do by hand:
+
+  {program} --describe          print its capabilities and its configuration schema, as JSON
+  {program} --check CONFIG      open the keystore with CONFIG (TOML or JSON), try it, report as JSON
+  kmsplug plugin check NAME     the same through the host, with plugins.toml
+"""
+
+
+def serve(target: str, argv: list[str] | None = None) -> NoReturn:
+    """Run the driver ``package.module:Class`` as this process, and exit.
+
+    The wire is claimed before the driver is imported, so that nothing it prints, even at import, can
+    corrupt it. Exit status: 0 at the end of a session or when ``--check`` is healthy, 1 when it is not,
+    2 for wrong usage.
+
+    Args:
+        target: Where the driver class is.
+        argv: Arguments; default: those of the process.
+    """
+    _forbid_dumps()
+    parser = argparse.ArgumentParser(prog="driver", description=f"kmsplug driver {target}")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--describe", action="store_true", help="print capabilities and config schema, and exit"
+    )
+    group.add_argument("--check", metavar="CONFIG", help="deep health check with this configuration file")
+    arguments = parser.parse_args(argv)
+
+    if arguments.describe or arguments.check is not None:
+        with claim_stdout() as out:
+            configure_logging()
+            driver = _load(target)
+            if arguments.describe:
+                report = describe(driver).model_dump(mode="json", exclude_none=True)
+            else:
+                report = _check(driver(), arguments.check)
+            out.write(json.dumps(report, indent=2) + "\n")
+        sys.exit(0 if report.get("healthy", True) else 1)
+    if os.isatty(0):
+        # No argument was given, so what was typed, and one argument more, is what to type instead.
+        sys.stderr.write(_COURTESY.format(program=shlex.join(sys.orig_argv)))
+        sys.exit(2)
+
+    wire = claim_stdio()
+    configure_logging()
+    # Python runs a handler between two instructions of the main thread, and that thread may be about to wait
+    # for the next request, or be in a library's call: the kernel's own action comes always and at once.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Ctrl-C is for the application, which then stops its drivers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not Session(_load(target)(), wire).run():
+        os._exit(0)  # the interpreter would wait for the thread of the abandoned request
+    sys.exit(0)
+
+
+def _load(target: str) -> type[Driver[Any]]:
+    module, _, name = target.partition(":")
+    try:
+        driver = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        # The one text of an exception that is logged: it names what to install, and no secret is here yet.
+        _log.critical("the driver %s cannot be imported: %s", target, error, exc_info=True)
+        sys.exit(1)
+    if not (isinstance(driver, type) and issubclass(driver, Driver)):
+        _log.critical("%s is not a subclass of kmsplug_sdk.Driver", target)
+        sys.exit(1)
+    return driver
+
+
+def _check(driver: Driver[Any], source: str) -> dict[str, Any]:
+    """Open the keystore, look deeply, and report."""
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        settings = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+    except (OSError, ValueError) as error:
+        return _unhealthy(f"{source}: {error}", {"code": "CONFIGURATION_ERROR"})
+    try:
+        identity = configure(driver, settings, dry_run=False).identity
+        checks = tuple(driver.health(HealthDepth.DEEP))
+        result = HealthResult(healthy=all(check.healthy for check in checks), checks=checks)
+    except DriverError as error:
+        return _unhealthy(error.message, error.data.model_dump(mode="json", exclude_none=True))
+    except (Exception, SystemExit):  # noqa: BLE001 - the report is JSON, and holds no text of an exception
+        return _unhealthy(*defect("the check"))
+    finally:
+        close(driver)
+    return {"identity": identity, **result.model_dump(mode="json", exclude_none=True)}
+
+
+def _unhealthy(message: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {"healthy": False, "error": {**data, "message": message}}
+
+
+def _forbid_dumps() -> None:
+    """Keep plaintext and keys out of core dumps and of other processes' reach (SECURITY.md)."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
