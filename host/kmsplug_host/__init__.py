@@ -1,0 +1,44 @@
+"""One keystore interface over many providers, each behind a driver process of its own.
+
+>>> from kmsplug_host import Host
+>>> with Host.open("plugins.toml") as host:
+...     sealed = host.keystore("local").encrypt(key_id, b"secret")
+"""
+
+import logging
+
+from kmsplug_protocol import KeyAlgorithm, KeyState, KeyUsage, Mechanism, Protection
+
+from . import errors
+from ._status import PluginState, PluginStatus, ReplicaStatus
+from .client import Host
+from .errors import KeystoreError, KmsplugError, PluginError
+from .health import Health
+from .keystore import Keystore
+from .shims.envelope_types import Context, Opened, Seal, Sealed, Unseal
+
+__all__ = [
+    "Context",
+    "Health",
+    "Host",
+    "KeyAlgorithm",
+    "KeyState",
+    "KeyUsage",
+    "Keystore",
+    "KeystoreError",
+    "KmsplugError",
+    "Mechanism",
+    "Opened",
+    "PluginError",
+    "PluginState",
+    "PluginStatus",
+    "Protection",
+    "ReplicaStatus",
+    "Seal",
+    "Sealed",
+    "Unseal",
+    "errors",
+]
+
+# A library does not print: what the plugins log appears when the application configures logging.
+logging.getLogger("kmsplug").addHandler(logging.NullHandler())

@@ -1,0 +1,299 @@
+"""Requests and replies over one driver process: every call ends by its answer, its deadline or the end.
+
+One thread reads; callers write themselves and wait. Nothing waits without a bound, a write included,
+because a stopped driver blocks its pipe after 64 KiB.
+"""
+
+import contextlib
+import functools
+import itertools
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from kmsplug_protocol import (
+    CANCEL,
+    HANDSHAKE_FRAME_BYTES,
+    FrameError,
+    FrameReader,
+    Outcome,
+    Oversize,
+    decode_frame,
+    encode_frame,
+    jsonrpc,
+    untrusted,
+)
+
+from ._cancellation import current_cancellation
+from ._deadline import Deadline
+from ._process import TERM_GRACE_S, DriverProcess
+from .errors import Cancelled, InvalidArgument, KmsplugError, PluginCrashed, ProtocolViolation, Timeout
+
+_EXIT_GRACE_S: Final = 1.0  # from the end of a pipe to the end of the process
+_NOTIFY_DEADLINE_S: Final = 0.2  # a cancel is a courtesy; it never delays the caller for longer
+_MAX_NOISE: Final = 2000  # lines a second that nobody asked for; more would starve the other plugins
+_MAX_SHOWN: Final = 100  # of them in the log
+
+# Only before anything nested: an "id" inside of a result is not the id of the reply.
+_ID_IN_HEAD: Final = re.compile(rb'\s*\{[^{}\[\]]*?"id"\s*:\s*(\d{1,16})\s*[,}]')
+
+
+def _cancelled(written: bool) -> Cancelled:
+    return Cancelled("the caller cancelled", outcome=None if written else Outcome.NOT_APPLIED)
+
+
+class _Pending:
+    """A call that waits for its reply. The lock is held until there is one."""
+
+    __slots__ = ("answered", "error", "response", "written")
+
+    def __init__(self) -> None:
+        self.answered = threading.Lock()
+        self.answered.acquire()
+        self.response: dict[str, Any] | None = None
+        self.error: Callable[[bool], KmsplugError] | None = None
+        self.written = False
+
+
+class Connection:
+    """The wire to one driver process.
+
+    Args:
+        name: The plugin, for logs.
+        process: The process; the connection ends it when the protocol cannot go on.
+        on_end: Called once, on the reading thread, after every waiting call has failed.
+    """
+
+    def __init__(self, name: str, process: DriverProcess, on_end: "Callable[[Connection], None]") -> None:
+        self._log = logging.getLogger(f"kmsplug.plugin.{name}")
+        self._process = process
+        self._on_end = on_end
+        self._frames = FrameReader(HANDSHAKE_FRAME_BYTES)
+        self._pending: dict[int, _Pending] = {}
+        self._ids = itertools.count(1)
+        self._ended: Callable[[bool], KmsplugError] | None = None
+        self._violation: str | None = None
+        self._closing = threading.Event()
+        self._close_deadline = Deadline(0.0)
+        self._noise = 0
+        self._noise_since = 0.0
+        self._shown = 0
+        self.late_replies = 0
+        self.stray_lines = 0
+        self._reader = threading.Thread(target=self._read, name=f"kmsplug-read-{name}", daemon=True)
+        self._reader.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended and been reaped."""
+        return self._ended is not None
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls wait for a reply."""
+        return len(self._pending)
+
+    def failure(self) -> KmsplugError | None:
+        """Return how the process ended, or None while it goes on."""
+        return None if self._ended is None else self._ended(True)
+
+    def set_max_frame(self, max_bytes: int) -> None:
+        """Set the negotiated limit of a line, for both directions."""
+        self._frames.max_bytes = max_bytes
+
+    def request(self, method: str, params: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+        """Send a request and return the response: an object with ``result`` or ``error``.
+
+        Raises:
+            InvalidArgument: The request is longer than the frame limit.
+            Timeout: The deadline passed; the driver was told that nobody waits any more.
+            PluginCrashed: The process ended first.
+            ProtocolViolation: The driver broke the protocol in a way that ends the session.
+        """
+        if deadline.passed:
+            raise Timeout("the deadline passed before the request was sent", outcome=Outcome.NOT_APPLIED)
+        request_id = next(self._ids)
+        try:
+            frame = encode_frame(jsonrpc.request(method, params, request_id))
+        except TypeError:
+            raise InvalidArgument("the request holds text or a number that JSON cannot carry") from None
+        if len(frame) - 1 > self._frames.max_bytes:
+            raise InvalidArgument(
+                f"the request is {len(frame)} bytes long, the limit is {self._frames.max_bytes}",
+                hint="large payloads belong into an envelope",
+            )
+        pending = _Pending()
+        self._pending[request_id] = pending
+        if self._ended is not None:  # looked at after the insertion: the reader fails what it finds, once
+            self._pending.pop(request_id, None)
+            raise self._ended(False)
+        cancellation = current_cancellation()
+        watched = (
+            contextlib.nullcontext()
+            if cancellation is None
+            else cancellation.watch(functools.partial(self._cancel, request_id))
+        )
+        try:
+            with watched:
+                pending.written = self._write(frame, deadline)
+                if not self._wait(pending, deadline):
+                    raise self._timed_out(method, request_id, pending)
+        finally:
+            self._pending.pop(request_id, None)
+        if pending.error is not None:
+            error = pending.error(pending.written)
+            if isinstance(error, Cancelled) and pending.written:
+                self.notify(CANCEL, {"id": request_id})
+            raise error
+        assert pending.response is not None  # noqa: S101 - the lock was released, and not for an error
+        return pending.response
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Send a notification if the driver takes it at once."""
+        with contextlib.suppress(KmsplugError):
+            self._write(
+                encode_frame(jsonrpc.notification(method, params)), Deadline.after(_NOTIFY_DEADLINE_S)
+            )
+
+    def close(self, deadline: Deadline) -> None:
+        """Stop the process and wait for the reading thread. Bounded."""
+        self._close_deadline = deadline
+        self._closing.set()
+        self._process.stop(deadline)
+        if threading.current_thread() is not self._reader:
+            self._reader.join(_EXIT_GRACE_S)
+
+    def _wait(self, pending: _Pending, deadline: Deadline) -> bool:
+        """Wait for the answer, or for what makes one impossible."""
+        if not pending.written:
+            # The pipe is broken. A process that has ended is noticed in a moment; one that lives is deaf.
+            if pending.answered.acquire(timeout=min(_EXIT_GRACE_S, deadline.remaining_s())):
+                return True
+            self._violate("the driver closed its stdin")
+        return pending.answered.acquire(timeout=deadline.remaining_s())
+
+    def _cancel(self, request_id: int) -> None:
+        """On the thread of whoever cancels: let the caller go on at once."""
+        pending = self._pending.pop(request_id, None)
+        if pending is not None:  # else it was answered meanwhile, and stays answered
+            pending.error = _cancelled
+            pending.answered.release()
+
+    def _timed_out(self, method: str, request_id: int, pending: _Pending) -> Timeout:
+        if not pending.written:
+            return Timeout("the driver does not read its requests", outcome=Outcome.NOT_APPLIED)
+        self._pending.pop(request_id, None)  # before the cancel: what answers it is late
+        self.notify(CANCEL, {"id": request_id})
+        return Timeout(f"no answer to {method} before the deadline")
+
+    def _write(self, frame: bytes, deadline: Deadline) -> bool:
+        """Write a whole frame; return whether the driver can have seen it."""
+        written = self._process.write(frame, deadline)
+        if written is None:  # the pipe is broken or closed: the reading thread tells why
+            return False
+        if written < len(frame):
+            if written:
+                self._violate("the driver stopped reading in the middle of a request")
+            raise Timeout("the driver does not read its requests", outcome=Outcome.NOT_APPLIED)
+        return True
+
+    def _read(self) -> None:
+        try:
+            while data := self._process.read():
+                answered = sum(map(self._take, self._frames.feed(data)))
+                self._slow_down(data.count(b"\n") - answered)
+        except Exception:  # noqa: BLE001 - maybe of a log handler of the application: callers wait, and must be told
+            self._violation = self._violation or "the host failed to read the driver's answers"
+            self._log.exception("reading from process %d failed", self._process.pid)
+            self._process.send_kill()
+        finally:
+            self._end()
+
+    def _slow_down(self, lines: int) -> None:
+        """Let the pipe push back on a driver that floods; to drain it as fast as one can starves others."""
+        if lines <= 0:
+            return
+        now = time.monotonic()
+        if now - self._noise_since >= 1.0:
+            self._noise_since, self._noise, self._shown = now, 0, 0
+        self._noise += lines
+        if self._noise > _MAX_NOISE:
+            self._closing.wait(self._noise_since + 1.0 - now)
+
+    def _take(self, frame: bytes | Oversize) -> bool:
+        """Take one line; return whether somebody waited for it."""
+        if isinstance(frame, Oversize):
+            return self._oversize(frame)
+        try:
+            message = decode_frame(frame)
+        except FrameError:
+            # A library printed into the wire. The line is lost, the session is not.
+            self.stray_lines += 1
+            self._shown += 1
+            if self._shown <= _MAX_SHOWN:
+                self._log.warning("not a message: %s", untrusted(frame.decode("utf-8", "replace"), 200))
+            return False
+        request_id = message.get("id")
+        pending = self._pending.get(request_id) if type(request_id) is int else None
+        if pending is None or "method" in message:
+            self.late_replies += 1
+            self._log.debug("a message that nobody waits for")
+            return False
+        pending.response = message
+        return self._resolve(request_id, pending)
+
+    def _oversize(self, frame: Oversize) -> bool:
+        """Fail the one call that a too long reply belongs to, or, where that is unknown, end the session."""
+        found = _ID_IN_HEAD.match(frame.head)
+        if found is None:
+            self._violate("a line is longer than the frame limit, and no id can be found in it")
+            return False
+        pending = self._pending.get(int(found[1]))
+        if pending is None:
+            self.late_replies += 1
+            return False
+        pending.error = lambda _written: ProtocolViolation("the reply is longer than the frame limit")
+        return self._resolve(int(found[1]), pending)
+
+    def _resolve(self, request_id: Any, pending: _Pending) -> bool:
+        # Whoever takes it out of the table may release it, and nobody does so twice.
+        if self._pending.pop(request_id, None) is None:
+            return False
+        pending.answered.release()
+        return True
+
+    def _violate(self, reason: str) -> None:
+        """End a session that cannot go on. The reading thread sees the end, and reports it."""
+        self._violation = self._violation or reason
+        self._process.send_kill()
+
+    def _end(self) -> None:
+        """Wait until the process is buried, then fail every waiting call with how it ended."""
+        grace = _EXIT_GRACE_S
+        if self._closing.is_set():  # whoever closes gives it its time, then ends it; this is the last resort
+            grace += self._close_deadline.remaining_s() + TERM_GRACE_S
+        if self._process.wait(grace) is None:
+            self._violation = self._violation or "the driver closed its stdout and went on"
+        self._process.kill()
+        self._process.close_stdout()
+        diagnosis = self._process.diagnose()
+        violation = self._violation
+
+        def failure(written: bool) -> KmsplugError:
+            outcome = None if written else Outcome.NOT_APPLIED
+            if violation is not None:
+                return ProtocolViolation(violation, outcome=outcome, diagnosis=diagnosis)
+            return PluginCrashed(
+                f"the driver process ended: {diagnosis.exit}", outcome=outcome, diagnosis=diagnosis
+            )
+
+        self._ended = failure
+        for request_id in list(self._pending):
+            pending = self._pending.get(request_id)
+            if pending is not None:
+                pending.error = failure
+                self._resolve(request_id, pending)
+        self._on_end(self)

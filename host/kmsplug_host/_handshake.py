@@ -1,0 +1,106 @@
+"""Opens a session: versions, limits, schema, settings. What a driver says here is checked, not believed."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from kmsplug_protocol import (
+    BY_WIRE,
+    DEFAULT_FRAME_BYTES,
+    KNOWN_VERSIONS,
+    Capability,
+    ConfigureParams,
+    ConfigureResult,
+    InitializeParams,
+    InitializeResult,
+    Peer,
+    untrusted,
+)
+
+from . import _settings
+from ._connection import Connection
+from ._deadline import Deadline
+from ._facade_v1 import FacadeV1
+from ._launch import PluginSpec
+from .errors import ProtocolViolation
+
+HOST_NAME: Final = "kmsplug"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A session that is ready for calls.
+
+    Attributes:
+        facade: Makes the calls.
+        driver: Name and version of the driver, escaped.
+        identity: The keystore's stable identity.
+        key_namespace: Prefixes of its key ids.
+        capabilities: What it promises, as probed.
+        max_concurrency: How many slow requests it works on at once.
+        warnings: What the driver wants an operator to know, escaped.
+    """
+
+    facade: FacadeV1
+    driver: Peer
+    identity: str
+    key_namespace: tuple[str, ...]
+    capabilities: tuple[Capability, ...]
+    max_concurrency: int
+    warnings: tuple[str, ...]
+
+
+def initialize(connection: Connection, plugin: str, version: str, deadline: Deadline) -> InitializeResult:
+    """Learn what the driver is, before it has any settings.
+
+    Raises:
+        KmsplugError: It refused, or broke the protocol.
+    """
+    facade = FacadeV1(connection, plugin, Peer(name="unknown", version="0"))
+    params = InitializeParams(
+        protocol_versions=KNOWN_VERSIONS,
+        host=Peer(name=HOST_NAME, version=version),
+        max_frame_bytes=DEFAULT_FRAME_BYTES,
+    )
+    answer = facade.call(BY_WIRE["plugin.initialize"], params, deadline)
+    assert isinstance(answer, InitializeResult)  # noqa: S101 - the facade validated it
+    if answer.protocol_version not in KNOWN_VERSIONS:
+        raise ProtocolViolation(
+            f"the driver chose protocol {untrusted(answer.protocol_version, 64)!r}, which was not offered"
+        )
+    if answer.max_frame_bytes > DEFAULT_FRAME_BYTES:
+        raise ProtocolViolation("the driver raised the frame limit over what was offered")
+    connection.set_max_frame(answer.max_frame_bytes)
+    return answer
+
+
+def open_session(connection: Connection, spec: PluginSpec, version: str, deadline: Deadline) -> Opened:
+    """Take a fresh process through initialize and configure.
+
+    Args:
+        connection: To the process.
+        spec: The plugin and its settings.
+        version: Version of this host.
+        deadline: For all of it.
+
+    Raises:
+        KmsplugError: The settings are wrong, the driver refused, or it broke the protocol.
+    """
+    hello = initialize(connection, spec.name, version, deadline)
+    where = f"{spec.where}.config"
+    settings = _settings.prepare(spec.settings.config, hello.config_schema, spec.folder, where)
+    driver = Peer(name=untrusted(hello.driver.name, 128), version=untrusted(hello.driver.version, 64))
+    facade = FacadeV1(connection, spec.name, driver)
+    answer = facade.call(BY_WIRE["plugin.configure"], ConfigureParams(config=settings), deadline)
+    assert isinstance(answer, ConfigureResult)  # noqa: S101 - the facade validated it
+    # Drivers must ignore notifications that they do not know; one a session keeps them tolerant.
+    connection.notify(f"plugin.grease-{secrets.token_hex(4)}", {})
+    return Opened(
+        facade=facade,
+        driver=driver,
+        identity=answer.identity,
+        key_namespace=answer.key_namespace,
+        capabilities=hello.capabilities if answer.capabilities is None else answer.capabilities,
+        max_concurrency=hello.max_concurrency,
+        warnings=tuple(untrusted(warning) for warning in answer.warnings),
+    )

@@ -1,0 +1,163 @@
+"""plugins.toml: what it may say, and errors that name the file, the key and what was expected.
+
+Nothing is started here. Secrets are references (``{ env = "X" }``, ``{ file = "/path" }``) that stay
+references until a plugin is configured.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from .errors import ConfigurationError
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+_Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # as the system takes it for a program
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+
+class PluginSettings(_Table):
+    """``[plugins.NAME]``: one driver and its configuration.
+
+    Attributes:
+        driver: A bundled driver, or any installed entry point of the group ``kmsplug.drivers``.
+        command: Any executable that speaks the protocol, with its arguments. Instead of ``driver``.
+        config: The driver's own settings; relative paths in it are relative to the file.
+        env: Names of environment variables that the driver may inherit.
+        set_env: Environment variables that the driver gets with these values. Not for secrets.
+        deadline_s: Seconds that a call may take where the caller says nothing.
+        processes: How many processes of this driver run.
+    """
+
+    driver: _Name | None = None
+    command: list[_Text] | None = Field(default=None, min_length=1)
+    config: dict[str, Any] = {}
+    env: list[_Variable] = []
+    set_env: dict[_Variable, _Text] = {}
+    deadline_s: float = Field(default=10.0, gt=0, le=3600)
+    processes: int = Field(default=1, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _one_program(self) -> "PluginSettings":
+        if (self.driver is None) == (self.command is None):
+            raise ValueError('expected either driver = "NAME" or command = ["/path", ...]')
+        return self
+
+
+class KeystoreSettings(_Table):
+    """``[keystores.NAME]``: what an application opens under this name.
+
+    Attributes:
+        plugin: The plugin behind it. Moving a tenant is changing this line.
+        auto_decrypt: Whether `Host.decrypt` may use it.
+        accept_public_key_wrap: Whether ciphertexts whose data key anybody could have wrapped (RSA) open.
+        allow_raw: Whether provider ciphertexts without an envelope (``format="raw"``) are allowed.
+        context: Entries merged into every encryption context; a caller's conflicting value is refused.
+        identity: Overrides the identity that the driver reports.
+    """
+
+    plugin: _Name
+    auto_decrypt: bool = True
+    accept_public_key_wrap: bool = False
+    allow_raw: bool = False
+    context: dict[str, str] = {}
+    identity: str | None = Field(default=None, min_length=1, max_length=256)
+
+
+class Settings(_Table):
+    """The whole file."""
+
+    plugins: dict[_Name, PluginSettings] = Field(min_length=1)
+    keystores: dict[_Name, KeystoreSettings] = {}
+
+    @model_validator(mode="after")
+    def _plugins_exist(self) -> "Settings":
+        for name, keystore in self.keystores.items():
+            if keystore.plugin not in self.plugins:
+                known = ", ".join(sorted(self.plugins))
+                raise ValueError(f"keystores.{name}.plugin: no such plugin, expected one of: {known}")
+        return self
+
+    def all_keystores(self) -> dict[str, KeystoreSettings]:
+        """Return the keystores, with one of its own name for each plugin that no entry names."""
+        named = {keystore.plugin for keystore in self.keystores.values()}
+        own = {name: KeystoreSettings(plugin=name) for name in self.plugins if name not in named}
+        return {**own, **self.keystores}
+
+
+class Source(BaseModel):
+    """Settings and where they came from.
+
+    Attributes:
+        settings: The parsed file.
+        name: What error messages call it.
+        folder: What relative paths are relative to.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings
+    name: str
+    folder: Path
+
+
+def load(source: str | Path | Mapping[str, Any]) -> Source:
+    """Read settings from a file or a mapping.
+
+    Raises:
+        ConfigurationError: The file cannot be read or parsed, or says something that has no meaning.
+    """
+    if isinstance(source, Mapping):
+        return Source(settings=_validate(dict(source), "settings"), name="settings", folder=Path.cwd())
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{path}: no such file", hint="name one with --config, or see docs/configuration.md"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    except ValueError:
+        raise ConfigurationError(f"{str(path)!r}: not a path") from None
+    return Source(
+        settings=_validate(_parse(data, path), str(path)), name=str(path), folder=path.resolve().parent
+    )
+
+
+def _parse(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        problem = ConfigurationError(f"{path}: not UTF-8")
+    except tomllib.TOMLDecodeError as error:
+        problem = ConfigurationError(f"{path}: {error}")
+    raise problem  # out here: the other exception may hold the text, and would hang on to this one
+
+
+def _validate(document: dict[str, Any], name: str) -> Settings:
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        problem = ConfigurationError("\n".join(_lines(error, name)))
+    raise problem  # out here: the other exception holds the values, and would hang on to this one
+
+
+def _lines(error: ValidationError, name: str) -> list[str]:
+    """Return one line per wrong key. Values are left out: one may be a secret in the wrong place."""
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        path = ".".join(str(part) for part in item["loc"] if part != "[key]")
+        text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            text = "unknown key"
+        elif text.startswith("Input should be"):
+            text = "expected" + text.removeprefix("Input should be")
+        lines.append(f"{name}: {path}: {text}" if path else f"{name}: {text}")
+    return lines

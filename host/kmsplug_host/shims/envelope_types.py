@@ -1,0 +1,187 @@
+"""What goes into the envelope shim and what comes out: keystores, streams, results."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from kmsplug_protocol import (
+    Capability,
+    DecryptResult,
+    EncryptResult,
+    Key,
+    KeyAlgorithm,
+    Mechanism,
+    Protection,
+    Secret,
+    Vendor,
+)
+
+from kmsplug_host._deadline import Deadline
+
+from . import envelope_format as fmt
+
+EXECUTED_BY: Final = "shim:envelope@1"
+
+
+class Context(Enum):
+    """A special value of the ``context`` argument of decrypt."""
+
+    FROM_HEADER = "from header"
+    """Use the context that the sealer stored, and return it."""
+
+
+class Source(Protocol):
+    """What is read from: a file, a pipe, `io.BytesIO`."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill *buffer* from the start and return how many bytes came; 0 at the end."""
+
+
+class Sink(Protocol):
+    """What is written to."""
+
+    def write(self, data: memoryview, /) -> int | None:
+        """Write all of *data*."""
+
+
+Progress = Callable[[int], None]
+
+
+class Wrapping(Protocol):
+    """What this shim needs of a keystore."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the configuration."""
+
+    @property
+    def identity(self) -> str:
+        """Its stable identity."""
+
+    @property
+    def accepts_public_key_wrap(self) -> bool:
+        """Whether ciphertexts that anybody could have written open."""
+
+    def describe(self, key_id: str, deadline: Deadline) -> Key:
+        """Return what never changes about a key."""
+
+    def wrap_row(
+        self,
+        operation: str,
+        *,
+        key_algorithm: KeyAlgorithm | None = None,
+        wrap_algorithm: str | None = None,
+    ) -> Capability | None:
+        """Return the row by which a data key is wrapped or unwrapped."""
+
+    def native_encrypt(
+        self,
+        key_id: str,
+        plaintext: bytes,
+        *,
+        deadline: Deadline,
+        mechanism: Mechanism | None = None,
+        associated_data: bytes | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> EncryptResult:
+        """``crypto.encrypt``."""
+
+    def native_decrypt(
+        self,
+        key_id: str,
+        ciphertext: bytes,
+        *,
+        deadline: Deadline,
+        key_version: str | None = None,
+        mechanism: Mechanism | None = None,
+        associated_data: bytes | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> DecryptResult:
+        """``crypto.decrypt``."""
+
+    def owns(self, key_id: str) -> bool:
+        """Tell whether a key id lies in its namespace."""
+
+    def merge_context(self, context: Mapping[str, str]) -> dict[str, str]:
+        """Return a context with the entries of the configuration."""
+
+    def is_proven(self, wrap_algorithm: str) -> bool:
+        """Tell whether it was seen to refuse other associated data."""
+
+    def set_proven(self, wrap_algorithm: str) -> None:
+        """Remember that it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """What is known of a sealed message.
+
+    Attributes:
+        keystore: Name of the keystore in the configuration.
+        key_id: The key.
+        key_version: Its version, where the provider tells.
+        suite: How the payload is encrypted.
+        executed_by: Who did it: always named, never silent.
+        protection: Where the key lives.
+        vendor: The provider's service and request id, to match its audit log.
+    """
+
+    keystore: str
+    key_id: str
+    key_version: str | None
+    suite: str = fmt.SUITE_NAMES[fmt.SUITE_COBBLESTONE]
+    executed_by: str = EXECUTED_BY
+    protection: Protection | None = None
+    vendor: Vendor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed(Seal):
+    """A sealed message.
+
+    Attributes:
+        ciphertext: The envelope. It names its keystore and key.
+    """
+
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unseal:
+    """What is known of an opened message.
+
+    Attributes:
+        keystore: Name of the keystore that opened it.
+        key_id: The key.
+        key_version: Its version, where the provider tells.
+        sender: ``key-holder``, or ``anyone`` where the data key was wrapped to a public key.
+        suite: How the payload is encrypted.
+        context: The context that it is bound to.
+        tenant: The tenant that it is bound to.
+        generation: How often its recipients were replaced.
+        executed_by: Who did it.
+        vendor: The provider's service and request id.
+    """
+
+    keystore: str
+    key_id: str
+    key_version: str | None
+    sender: str
+    suite: str
+    context: Mapping[str, str]
+    tenant: str | None
+    generation: int
+    executed_by: str = EXECUTED_BY
+    vendor: Vendor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened(Unseal):
+    """An opened message.
+
+    Attributes:
+        plaintext: The data; bytes that do not print themselves.
+    """
+
+    plaintext: Secret
