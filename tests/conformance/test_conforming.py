@@ -1,0 +1,107 @@
+"""Drivers that keep to SPEC.md pass the whole suite, and skip nothing but what they do not offer."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from conformance.drivers import EVERYTHING, PLAIN, failures, skipped, try_file
+from kmsplug_host.conformance import CASES, run
+from kmsplug_host.conformance.capabilities import Capabilities
+from kmsplug_protocol import Capability, InitializeResult
+
+# Skipped for what a driver is rather than for what it offers.
+IN_MEMORY = {"keys.same_keystore"}
+NO_MAPS = {"binding.order"}
+
+SPEC = Path(__file__).resolve().parents[2] / "protocol" / "SPEC.md"
+
+
+def test_the_plain_driver_conforms() -> None:
+    report = try_file(PLAIN)
+
+    assert failures(report) == {}
+    assert {*skipped(report)} == _not_offered(_rows(PLAIN)) | IN_MEMORY | NO_MAPS
+
+
+def test_a_driver_with_every_operation_conforms_and_leaves_no_case_untried() -> None:
+    report = try_file(EVERYTHING)
+
+    assert failures(report) == {}
+    assert {*skipped(report)} == IN_MEMORY
+
+
+def test_the_local_driver_conforms(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kmsplug_plugins.local"]
+    described = subprocess.run([*command, "--describe"], check=True, capture_output=True)
+    rows = InitializeResult.model_validate_json(described.stdout).capabilities
+
+    report = run(command, {"path": str(tmp_path / "store")}, timeout_s=20)
+
+    assert failures(report) == {}
+    assert {*skipped(report)} == _not_offered(rows) | NO_MAPS
+
+
+def test_the_plain_driver_is_short_and_uses_nothing_of_ours() -> None:
+    text = PLAIN.read_text(encoding="utf-8")
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(text))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+
+    assert len(text.splitlines()) < 100
+    assert imported == {"base64", "json", "os", "sys", "cryptography"}
+
+
+def test_the_session_of_the_appendix_is_what_the_plain_driver_answers() -> None:
+    """Fresh random values apart: those are taken over into the lines that follow."""
+    appendix = SPEC.read_text(encoding="utf-8").partition("## Appendix A")[2].partition("## Appendix B")[0]
+    fresh: dict[str, str] = {}
+
+    with subprocess.Popen([sys.executable, PLAIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+        assert driver.stdin is not None
+        assert driver.stdout is not None
+        for line in appendix.splitlines():
+            if line.startswith("> "):
+                for recorded, now in fresh.items():
+                    line = line.replace(recorded, now)  # noqa: PLW2901 - the line as it has to be today
+                driver.stdin.write(line[2:].encode() + b"\n")
+                driver.stdin.flush()
+            elif line.startswith("< "):
+                fresh |= _differences(json.loads(line[2:]), json.loads(driver.stdout.readline()))
+        driver.stdin.close()
+        assert driver.wait(10) == 0
+    assert len(fresh) == 3  # identity, ciphertext, random bytes
+
+
+def _differences(recorded: Any, now: Any, name: str = "") -> dict[str, str]:
+    """Return the strings that differ where they may; fail where they may not."""
+    if isinstance(recorded, dict):
+        assert recorded.keys() == now.keys()
+        return {k: v for key in recorded for k, v in _differences(recorded[key], now[key], key).items()}
+    if recorded != now:
+        assert name in ("identity", "ciphertext", "data")
+        return {recorded: now}
+    return {}
+
+
+def _rows(path: Path) -> tuple[Capability, ...]:
+    params = {"protocol_versions": ["1"], "host": {"name": "test", "version": "0"}}
+    request = {"jsonrpc": "2.0", "id": 1, "method": "plugin.initialize", "params": params}
+    line = json.dumps(request).encode() + b"\n"
+    answered = subprocess.run([sys.executable, path], input=line, check=True, capture_output=True)
+    return InitializeResult.model_validate(json.loads(answered.stdout)["result"]).capabilities
+
+
+def _not_offered(rows: tuple[Capability, ...]) -> set[str]:
+    found = Capabilities(rows)
+    return {case.id for case in CASES if not all(need.met(found) for need in case.needs)}

@@ -1,0 +1,25 @@
+"""docs/configuration.md names every key of the configuration, and its example is valid."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from kmsplug_host.config import KeystoreSettings, PluginSettings, Settings
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", [PluginSettings, KeystoreSettings])
+def test_every_key_is_documented(model: type[PluginSettings | KeystoreSettings]) -> None:
+    documented = set(re.findall(r"^\| `([a-z_]+)`", TEXT, re.MULTILINE))
+
+    assert set(model.model_fields) <= documented
+
+
+def test_the_example_is_a_valid_configuration() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+
+    settings = Settings.model_validate(tomllib.loads(example))
+
+    assert set(settings.all_keystores()) == {"local", "main"}

@@ -1,0 +1,161 @@
+"""plugins.toml: every mistake is named by file, key and what was expected; no value is ever repeated."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kmsplug_host import Host
+from kmsplug_host.config import load
+from kmsplug_host.errors import ConfigurationError
+
+CANARY = "c4n4ry-s3cr3t"
+PLUGINS = '[plugins.main]\ncommand = ["/bin/true"]\n'
+KEYSTORES = PLUGINS + "[keystores.k]\nplugin = 'main'\n"
+
+
+def refused(folder: Path, text: str | bytes) -> str:
+    """Return why a file is refused, without its path."""
+    path = folder / "plugins.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    error = caught.value
+    assert error.outcome == "not_applied"
+    assert CANARY not in f"{error.to_dict()}{error!r}{error.__context__!r}{error.__cause__!r}"
+    lines = str(error).split("\n")
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return "\n".join(line.removeprefix(f"{path}: ") for line in lines)
+
+
+def test_a_file_that_is_not_there_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such file") as caught:
+        Host.open(tmp_path / "plugins.toml")
+
+    assert str(tmp_path / "plugins.toml") in str(caught.value)
+    assert caught.value.hint is not None
+
+
+@pytest.mark.parametrize("source", [str, Path, os.fspath])
+def test_a_file_may_be_given_as_text_or_path(tmp_path: Path, source: Any) -> None:
+    (tmp_path / "plugins.toml").write_text(PLUGINS)
+    found = load(source(tmp_path / "plugins.toml"))
+
+    assert (found.name, found.folder) == (str(tmp_path / "plugins.toml"), tmp_path)
+    assert found.settings.plugins["main"].command == ["/bin/true"]
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        load(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not a path"):
+        load("plugins\0.toml")
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("[plugins.main]\ncommand = \n", "(at line 2,"),
+    ("[plugins.main\n", "(at line 1,"),
+    (f"[plugins.main]\ncommand = ['x']\npin = '{CANARY}\n'\n", "(at line 3,"),
+    (f"[plugins.main]\nname = '{CANARY}\xff'\n".encode("latin-1"), "not UTF-8"),
+    ("", "plugins: Field required"),
+    ("plugins = 5", "plugins: expected a valid dictionary"),
+    ("[plugins]", "plugins: Dictionary should have at least 1 item"),
+    (PLUGINS + "[keystore.main]\nplugin = 'main'\n", "keystore: unknown key"),
+    (PLUGINS + f"comand = '{CANARY}'\n", "plugins.main.comand: unknown key"),
+    (PLUGINS + "driver = 'local'\n", "plugins.main: expected either driver"),
+    ("[plugins.main]\n", "plugins.main: expected either driver"),
+    ("[plugins.main]\ncommand = '/bin/true'\n", "plugins.main.command: expected a valid list"),
+    ("[plugins.main]\ncommand = []\n", "plugins.main.command: List should have at least 1 item"),
+    ("[plugins.main]\ncommand = [5]\n", "plugins.main.command.0: expected a valid string"),
+    ('[plugins.main]\ncommand = ["a\\u0000b"]\n', "plugins.main.command.0: String should match"),
+    ("[plugins.main]\ndriver = 5\n", "plugins.main.driver: expected a valid string"),
+    ("[plugins.main]\ndriver = '../evil'\n", "plugins.main.driver: String should match"),
+    (PLUGINS + f"config = '{CANARY}'\n", "plugins.main.config: expected a valid dictionary"),
+    (PLUGINS + "env = 'HOME'\n", "plugins.main.env: expected a valid list"),
+    (PLUGINS + f"env = ['A={CANARY}']\n", "plugins.main.env.0: String should match"),
+    (PLUGINS + "set_env = { A = 5 }\n", "plugins.main.set_env.A: expected a valid string"),
+    (PLUGINS + "set_env = { 'A B' = '5' }\n", "plugins.main.set_env.A B: String should match"),
+    (PLUGINS + f"deadline_s = '{CANARY}'\n", "plugins.main.deadline_s: expected a valid number"),
+    (PLUGINS + "deadline_s = '5'\n", "plugins.main.deadline_s: expected a valid number"),
+    (PLUGINS + "deadline_s = true\n", "plugins.main.deadline_s: expected a valid number"),
+    (PLUGINS + "deadline_s = 0\n", "plugins.main.deadline_s: expected greater than 0"),
+    (PLUGINS + "deadline_s = inf\n", "plugins.main.deadline_s: expected less than or equal to 3600"),
+    (PLUGINS + "deadline_s = nan\n", "plugins.main.deadline_s: expected less than or equal to 3600"),
+    (PLUGINS + "processes = 0\n", "plugins.main.processes: expected greater than or equal to 1"),
+    (PLUGINS + "processes = 65\n", "plugins.main.processes: expected less than or equal to 64"),
+    (PLUGINS + "processes = 1.5\n", "plugins.main.processes: expected a valid integer"),
+    (PLUGINS + "processes = true\n", "plugins.main.processes: expected a valid integer"),
+    ("[plugins.'a b']\ndriver = 'local'\n", "plugins.a b: String should match"),
+    ("[plugins.'a\\nb']\ndriver = 'local'\n", "String should match"),
+    (PLUGINS + "[keystores.k]\nplugin = 'mein'\n", "k.plugin: no such plugin, expected one of: main"),
+    (PLUGINS + "[keystores.k]\n", "keystores.k.plugin: Field required"),
+    (KEYSTORES + "allow_raw = 'yes'\n", "keystores.k.allow_raw: expected a valid boolean"),
+    (KEYSTORES + "identity = ''\n", "keystores.k.identity: String should have at least 1"),
+    (KEYSTORES + "context = { a = 1 }\n", "keystores.k.context.a: expected a valid string"),
+])  # fmt: skip
+def test_each_mistake_is_named_by_its_key(tmp_path: Path, text: str | bytes, expected: str) -> None:
+    assert expected in refused(tmp_path, text)
+
+
+def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    text = PLUGINS + "processes = 0\ncolour = 'red'\n"
+
+    assert refused(tmp_path, text).split("\n") == [
+        "plugins.main.processes: expected greater than or equal to 1",
+        "plugins.main.colour: unknown key",
+    ]
+
+
+def test_a_mapping_may_stand_for_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = load({"plugins": {"main": {"driver": "local", "deadline_s": 5}}})
+
+    assert (found.name, found.folder) == ("settings", tmp_path)
+    assert found.settings.plugins["main"].deadline_s == 5.0
+    with pytest.raises(ConfigurationError, match=r"^settings: plugins\.main\.x: unknown key$"):
+        load({"plugins": {"main": {"driver": "local", "x": CANARY}}})
+
+
+def test_a_mapping_is_taken_as_it_was_when_it_was_given() -> None:
+    document: dict[str, Any] = {"plugins": {"main": {"driver": "local"}}}
+    found = load(document)
+    document["plugins"]["main"]["driver"] = "other"
+
+    assert found.settings.plugins["main"].driver == "local"
+
+
+def keystores(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the keystores and their plugins."""
+    return [(name, found.plugin) for name, found in load(document).settings.all_keystores().items()]
+
+
+def test_a_plugin_that_no_keystore_names_is_one_of_its_own_name() -> None:
+    plugins = {"one": {"driver": "local"}, "two": {"driver": "local"}}
+
+    assert keystores({"plugins": plugins}) == [("one", "one"), ("two", "two")]
+    assert keystores({"plugins": plugins, "keystores": {"main": {"plugin": "two"}}}) == [
+        ("one", "one"),
+        ("main", "two"),
+    ]
+
+
+def test_a_keystore_may_take_the_name_of_another_plugin() -> None:
+    plugins = {"one": {"driver": "local"}, "two": {"driver": "local"}}
+
+    assert keystores({"plugins": plugins, "keystores": {"one": {"plugin": "two"}}}) == [("one", "two")]
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = load({"plugins": {"main": {"driver": "local"}}}).settings
+    plugin, keystore = settings.plugins["main"], settings.all_keystores()["main"]
+
+    assert (plugin.deadline_s, plugin.processes, plugin.env, plugin.config) == (10.0, 1, [], {})
+    assert (keystore.auto_decrypt, keystore.accept_public_key_wrap, keystore.allow_raw) == (
+        True,
+        False,
+        False,
+    )

@@ -1,0 +1,400 @@
+"""The envelope shim: who may open what, in which order, and what a refusal tells.
+
+The keystores here are in memory but real: AES-GCM and RSA-OAEP by `cryptography`.
+"""
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kmsplug_host._deadline import Deadline
+from kmsplug_host.errors import (
+    AccessDenied,
+    InvalidArgument,
+    InvalidCiphertext,
+    KeyDisabled,
+    ProtocolViolation,
+    ProviderUnavailable,
+    TenantMismatch,
+    UnsupportedOperation,
+)
+from kmsplug_host.shims import envelope
+from kmsplug_host.shims import envelope_format as fmt
+from kmsplug_host.shims.envelope_types import Context
+from kmsplug_protocol import cobblestone, dcbor
+from support.envelopes import MemoryKeystore, seal, unseal
+
+CHUNK = cobblestone.CHUNK_BYTES
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    st.binary(max_size=100),
+    st.sampled_from([0, CHUNK - 101, CHUNK - 50, CHUNK, 2 * CHUNK]),
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9).map(lambda key: "k" + key),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+        max_size=5,
+    ),
+)
+def test_what_is_sealed_opens_with_the_same_context_and_no_other(
+    tail: bytes, length: int, context: dict[str, str]
+) -> None:
+    keystore = MemoryKeystore()
+    plaintext = bytes(length) + tail
+
+    ciphertext = seal(keystore, plaintext, context)
+
+    assert unseal([keystore], ciphertext, dict(reversed(context.items())))[0] == plaintext
+    with pytest.raises(InvalidCiphertext):
+        unseal([keystore], ciphertext, {**context, "other": ""})
+
+
+def test_every_flipped_bit_is_noticed() -> None:
+    keystore = MemoryKeystore()
+    ciphertext = seal(keystore, b"some plaintext", {"a": "b"})
+
+    for position in range(len(ciphertext)):
+        changed = bytearray(ciphertext)
+        changed[position] ^= 1 << position % 8
+        with pytest.raises((InvalidCiphertext, AccessDenied, UnsupportedOperation)):
+            unseal([keystore], bytes(changed), {"a": "b"})
+
+
+def test_every_truncation_is_noticed() -> None:
+    keystore = MemoryKeystore()
+    ciphertext = seal(keystore, bytes(CHUNK + 40))
+
+    cuts = [*range(400), CHUNK, CHUNK + 200, len(ciphertext) - 57, len(ciphertext) - 1]
+    for length in cuts:
+        with pytest.raises(InvalidCiphertext):
+            unseal([keystore], ciphertext[:length])
+
+
+def test_nobody_is_called_before_the_configuration_allows_it() -> None:
+    keystore, stranger = MemoryKeystore(), MemoryKeystore(identity="ks:2")
+    ciphertext = seal(keystore)
+    keystore.calls.clear()
+
+    with pytest.raises(AccessDenied):
+        unseal([stranger], ciphertext)
+    with pytest.raises(AccessDenied):
+        unseal([keystore], ciphertext, keys=["key-other"])
+    keystore.namespace = "elsewhere-"
+    with pytest.raises(AccessDenied):
+        unseal([keystore], ciphertext)
+
+    assert keystore.calls == []
+    assert stranger.calls == []
+
+
+def test_a_keystore_may_be_renamed_without_losing_its_ciphertexts() -> None:
+    keystore = MemoryKeystore(name="old")
+    ciphertext = seal(keystore)
+    renamed = MemoryKeystore(name="new", key=keystore.key)
+
+    assert unseal([renamed], ciphertext)[1].keystore == "new"
+
+
+def test_a_key_relabelled_as_another_keystores_key_does_not_open() -> None:
+    """The same material under two identities: the label in the wrapped key tells them apart."""
+    one = MemoryKeystore()
+    two = MemoryKeystore(identity="ks:2", key=one.key)
+    ciphertext = seal(one)
+    header, head, chunks = envelope.split(ciphertext)
+    parsed = fmt.decode_header(header)
+    mine = parsed.recipients[0]
+    stolen = fmt.Recipient("ks:2", mine.key_id, "1", mine.algorithm, mine.bind, mine.wrapped_key)
+    forged = fmt.encode_prefix(parsed.fixed_bytes, fmt.encode_outer(0, (stolen,)), parsed.tag)
+
+    with pytest.raises(InvalidCiphertext):
+        unseal([two], forged + head + bytes(chunks))
+
+
+def test_a_ciphertext_that_anybody_could_write_opens_only_where_that_is_accepted() -> None:
+    keystore = MemoryKeystore()
+    ciphertext = seal(keystore, key_id="key-rsa")
+
+    with pytest.raises(AccessDenied, match="anybody could have written") as caught:
+        unseal([keystore], ciphertext)
+    assert "accept_public_key_wrap" in str(caught.value.hint)
+    keystore.accepts_public_key_wrap = True
+
+    plaintext, facts = unseal([keystore], ciphertext)
+    assert plaintext == b"secret"
+    assert facts.sender == "anyone"
+    assert unseal([keystore], seal(keystore))[1].sender == "key-holder"
+
+
+def test_a_driver_that_ignores_associated_data_is_found_before_the_first_ciphertext() -> None:
+    keystore = MemoryKeystore()
+    keystore.honest = False
+
+    with pytest.raises(ProtocolViolation, match="ignores it"):
+        seal(keystore)
+
+
+def test_the_proof_of_binding_is_made_once() -> None:
+    keystore = MemoryKeystore()
+
+    seal(keystore)
+    seal(keystore)
+
+    assert keystore.calls == ["key-aes"]
+
+
+def test_a_key_that_cannot_encrypt_is_refused_with_what_to_do() -> None:
+    with pytest.raises(UnsupportedOperation) as caught:
+        seal(MemoryKeystore(), key_id="key-sign")
+
+    assert "AES_256_GCM" in str(caught.value.hint)
+
+
+def test_a_stored_context_is_used_only_when_asked_for() -> None:
+    keystore = MemoryKeystore()
+    stored = seal(keystore, context={"a": "b"}, store_context=True)
+    bare = seal(keystore, context={"a": "b"})
+
+    assert unseal([keystore], stored, Context.FROM_HEADER)[1].context == {"a": "b"}
+    assert unseal([keystore], stored, {"a": "b"})[0] == b"secret"
+    with pytest.raises(InvalidCiphertext):
+        unseal([keystore], stored, {})
+    with pytest.raises(InvalidArgument):
+        unseal([keystore], bare, Context.FROM_HEADER)
+
+
+def test_a_tenant_is_bound_and_can_be_demanded() -> None:
+    keystore = MemoryKeystore()
+    ciphertext = seal(keystore, tenant="acme")
+
+    assert unseal([keystore], ciphertext, tenant="acme")[1].tenant == "acme"
+    assert unseal([keystore], ciphertext)[1].tenant == "acme"
+    with pytest.raises(TenantMismatch):
+        unseal([keystore], ciphertext, tenant="mallory")
+    with pytest.raises(TenantMismatch):
+        unseal([keystore], seal(keystore), tenant="acme")
+    for bad in ("", "t" * 257):
+        with pytest.raises(InvalidArgument):
+            seal(keystore, tenant=bad)
+
+
+def test_an_entry_of_the_configuration_is_bound_too() -> None:
+    keystore = MemoryKeystore()
+    keystore.configured = {"tenant": "acme"}
+    prefix, sealer, _ = envelope.begin_seal(
+        keystore,
+        "key-aes",
+        keystore.merge_context({}),
+        store_context=False,
+        tenant=None,
+        deadline=Deadline.after(5),
+    )
+    ciphertext = envelope.seal(prefix, sealer, b"secret")
+
+    assert unseal([keystore], ciphertext)[0] == b"secret"
+    keystore.configured = {"tenant": "mallory"}
+    with pytest.raises(InvalidCiphertext):
+        unseal([keystore], ciphertext)
+
+
+def many(keystores: list[MemoryKeystore]) -> bytes:
+    """Seal by hand for several recipients, which the shim opens but does not write yet."""
+    data_key = os.urandom(32)
+    recipients = []
+    for keystore in keystores:
+        draft = fmt.Recipient(keystore.identity, "key-aes", "1", "A256GCM", fmt.BIND_BYTES, None)
+        iv = os.urandom(12)
+        wrapped = iv + AESGCM(keystore.key).encrypt(iv, data_key, fmt.wrap_binding(draft, {}))
+        recipients.append(
+            fmt.Recipient(keystore.identity, "key-aes", "1", "A256GCM", fmt.BIND_BYTES, wrapped)
+        )
+    fixed = fmt.Fixed(1).encode()
+    outer = fmt.encode_outer(0, tuple(recipients))
+    payload = cobblestone.seal(data_key, fmt.payload_context(fixed, {}), b"secret")
+    tag = fmt.header_tag(data_key, fixed, outer, payload[:56])
+    return fmt.encode_prefix(fixed, outer, tag) + payload
+
+
+def test_an_unavailable_keystore_leads_to_the_next_recipient() -> None:
+    first, second = MemoryKeystore("first", "ks:1"), MemoryKeystore("second", "ks:2")
+    ciphertext = many([first, second])
+    first.failure = ProviderUnavailable("down")
+
+    assert unseal([first, second], ciphertext)[1].keystore == "second"
+
+
+def test_when_all_fail_a_refusal_of_the_bytes_outranks_an_outage() -> None:
+    first, second = MemoryKeystore("first", "ks:1"), MemoryKeystore("second", "ks:2")
+    ciphertext = many([first, second])
+    first.failure = fmt.refused()
+    second.failure = KeyDisabled("disabled")
+
+    with pytest.raises(InvalidCiphertext):
+        unseal([first, second], ciphertext)
+
+
+def test_at_most_three_keystores_are_asked() -> None:
+    stores = [MemoryKeystore(str(index), f"ks:{index}") for index in range(5)]
+    ciphertext = many(stores)
+    for store in stores:
+        store.failure = ProviderUnavailable("down")
+
+    with pytest.raises(ProviderUnavailable):
+        unseal(stores, ciphertext)
+
+    assert sum(len(store.calls) for store in stores) == 3
+
+
+def test_a_wrong_data_key_ends_the_operation_without_asking_another() -> None:
+    first, second = MemoryKeystore("first", "ks:1"), MemoryKeystore("second", "ks:2")
+    ciphertext = many([first, second])
+    first.wrong_key = True
+
+    with pytest.raises(InvalidCiphertext):
+        unseal([first, second], ciphertext)
+
+    assert second.calls == []
+
+
+def test_recipients_of_a_new_kind_are_skipped() -> None:
+    keystore = MemoryKeystore()
+    ciphertext = many([keystore, MemoryKeystore(identity="ks:2")])
+    header, head, chunks = envelope.split(ciphertext)
+    parsed = fmt.decode_header(header)
+    unknown = fmt.Recipient("ks:1", "key-x", None, "org.example/quantum", 1, b"w")
+    outer: dict[int, Any] = {
+        1: 0,
+        2: [unknown.encode(), {**parsed.recipients[0].encode(), 7: {1: 1, 2: 2, 3: 1}}],
+    }
+    forged = fmt.encode_prefix(parsed.fixed_bytes, dcbor.encode(outer), parsed.tag)
+
+    with pytest.raises(AccessDenied):
+        unseal([keystore], forged + head + bytes(chunks))
+
+
+@pytest.mark.parametrize(
+    "length", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 64 * CHUNK, 64 * CHUNK + 1, 130 * CHUNK]
+)
+def test_streams_and_bytes_are_the_same_format(length: int) -> None:
+    keystore = MemoryKeystore()
+    plaintext = os.urandom(length)
+    prefix, sealer, _ = envelope.begin_seal(
+        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
+    )
+    sealed, opened = io.BytesIO(), io.BytesIO()
+    steps: list[int] = []
+
+    envelope.seal_stream(prefix, sealer, io.BytesIO(plaintext), sealed, steps.append)
+    assert unseal([keystore], sealed.getvalue())[0] == plaintext
+    sealed.seek(0)
+    header, head = envelope.read_head(sealed)
+    opener, _ = envelope.begin_open(
+        [keystore], header, head, None, tenant=None, keys=None, deadline=Deadline.after(5)
+    )
+    envelope.open_stream(opener, sealed, opened, None)
+
+    assert opened.getvalue() == plaintext
+    assert sum(steps) == length
+
+
+class Trickle(io.RawIOBase):
+    """A source that gives a few bytes at a time, as a pipe may."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = min(len(buffer), len(self._data), 1000)
+        buffer[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count
+
+
+class Sip(io.RawIOBase):
+    """A sink that takes a part at a time, as an unbuffered file may."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: Any, /) -> int:
+        self.data += data[:777]
+        return min(len(data), 777)
+
+
+def test_short_reads_and_short_writes_lose_nothing() -> None:
+    keystore = MemoryKeystore()
+    plaintext = os.urandom(3 * CHUNK + 5)
+    prefix, sealer, _ = envelope.begin_seal(
+        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
+    )
+    sink = Sip()
+
+    envelope.seal_stream(prefix, sealer, Trickle(plaintext), sink, None)
+
+    assert unseal([keystore], bytes(sink.data))[0] == plaintext
+
+
+class NotYet(io.RawIOBase):
+    """A non-blocking source without data."""
+
+    def readinto(self, buffer: Any, /) -> None:
+        return None
+
+
+def test_nothing_yet_is_not_taken_for_the_end() -> None:
+    keystore = MemoryKeystore()
+    prefix, sealer, _ = envelope.begin_seal(
+        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
+    )
+
+    with pytest.raises(InvalidArgument, match="non-blocking"):
+        envelope.seal_stream(prefix, sealer, NotYet(), io.BytesIO(), None)
+
+
+def test_a_cut_stream_releases_only_genuine_bytes_and_then_fails() -> None:
+    keystore = MemoryKeystore()
+    plaintext = os.urandom(100 * CHUNK)
+    ciphertext = seal(keystore, plaintext)
+    source, sink = io.BytesIO(ciphertext[: -2 * CHUNK]), io.BytesIO()
+    header, head = envelope.read_head(source)
+    opener, _ = envelope.begin_open(
+        [keystore], header, head, None, tenant=None, keys=None, deadline=Deadline.after(5)
+    )
+
+    with pytest.raises(InvalidCiphertext):
+        envelope.open_stream(opener, source, sink, None)
+
+    assert plaintext.startswith(sink.getvalue())
+
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "envelope_v1.json").read_text())
+
+
+def keystore_of(vector: dict[str, Any]) -> MemoryKeystore:
+    return MemoryKeystore(identity="keystore-0", key=bytes.fromhex(vector["wrapping_key"]))
+
+
+@pytest.mark.parametrize("vector", VECTORS["valid"], ids=lambda vector: vector["name"])
+def test_published_envelopes_open(vector: dict[str, Any]) -> None:
+    plaintext, _ = unseal([keystore_of(vector)], bytes.fromhex(vector["envelope"]), vector["context"])
+
+    assert len(plaintext) == vector["plaintext_length"]
+
+
+@pytest.mark.parametrize("vector", VECTORS["invalid"], ids=lambda vector: vector["name"])
+def test_published_invalid_envelopes_are_refused(vector: dict[str, Any]) -> None:
+    keystore = keystore_of(vector)
+
+    with pytest.raises((InvalidCiphertext, UnsupportedOperation)) as caught:
+        unseal([keystore], bytes.fromhex(vector["envelope"]), vector["context"])
+
+    if vector["fails_at_step"] <= 4:
+        assert keystore.calls == []
+    elif isinstance(caught.value, InvalidCiphertext):
+        assert str(caught.value) == str(fmt.refused())
