@@ -10,7 +10,6 @@ import itertools
 import logging
 import re
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,13 +28,14 @@ from kmsplug_protocol import (
 
 from ._cancellation import current_cancellation
 from ._deadline import Deadline
+from ._flow import FRAME_BYTES, FRAMES_PER_S, PerSecond, Unasked
 from ._process import TERM_GRACE_S, DriverProcess
 from .errors import Cancelled, InvalidArgument, KmsplugError, PluginCrashed, ProtocolViolation, Timeout
 
 _EXIT_GRACE_S: Final = 1.0  # from the end of a pipe to the end of the process
 _NOTIFY_DEADLINE_S: Final = 0.2  # a cancel is a courtesy; it never delays the caller for longer
-_MAX_NOISE: Final = 2000  # lines a second that nobody asked for; more would starve the other plugins
-_MAX_SHOWN: Final = 100  # of them in the log
+_MAX_SHOWN: Final = 100  # lines a second in the log that are no messages
+_LOOK_S: Final = 0.05  # how often a pause looks whether there is still something to pause for
 
 # Only before anything nested: an "id" inside of a result is not the id of the reply.
 _ID_IN_HEAD: Final = re.compile(rb'\s*\{[^{}\[\]]*?"id"\s*:\s*(\d{1,16})\s*[,}]')
@@ -78,9 +78,8 @@ class Connection:
         self._violation: str | None = None
         self._closing = threading.Event()
         self._close_deadline = Deadline(0.0)
-        self._noise = 0
-        self._noise_since = 0.0
-        self._shown = 0
+        self._unasked = Unasked()
+        self._shown = PerSecond(_MAX_SHOWN)
         self.late_replies = 0
         self.stray_lines = 0
         self._reader = threading.Thread(target=self._read, name=f"kmsplug-read-{name}", daemon=True)
@@ -203,8 +202,12 @@ class Connection:
     def _read(self) -> None:
         try:
             while data := self._process.read():
-                answered = sum(map(self._take, self._frames.feed(data)))
-                self._slow_down(data.count(b"\n") - answered)
+                frames = self._frames.feed(data)
+                unasked = sum(map(self._take, frames)) + data.count(b"\n") - len(frames)
+                if self._frames.discarding:
+                    unasked += len(data) // FRAME_BYTES
+                if unasked > 0:
+                    self._hold_back(unasked)
         except Exception:  # noqa: BLE001 - maybe of a log handler of the application: callers wait, and must be told
             self._violation = self._violation or "the host failed to read the driver's answers"
             self._log.exception("reading from process %d failed", self._process.pid)
@@ -212,19 +215,20 @@ class Connection:
         finally:
             self._end()
 
-    def _slow_down(self, lines: int) -> None:
-        """Let the pipe push back on a driver that floods; to drain it as fast as one can starves others."""
-        if lines <= 0:
+    def _hold_back(self, unasked: int) -> None:
+        """Let the pipe push back on a driver that says more than it is asked."""
+        pause_s = self._unasked.spend(unasked)
+        if pause_s is None:
+            self._violate(
+                f"the driver floods its stdout: over {FRAMES_PER_S} lines a second that nobody asked for"
+            )
             return
-        now = time.monotonic()
-        if now - self._noise_since >= 1.0:
-            self._noise_since, self._noise, self._shown = now, 0, 0
-        self._noise += lines
-        if self._noise > _MAX_NOISE:
-            self._closing.wait(self._noise_since + 1.0 - now)
+        end = Deadline.after(pause_s)
+        while not (end.passed or self._closing.is_set() or self._process.wait(0) is not None):
+            self._closing.wait(min(_LOOK_S, end.remaining_s()))
 
-    def _take(self, frame: bytes | Oversize) -> bool:
-        """Take one line; return whether somebody waited for it."""
+    def _take(self, frame: bytes | Oversize) -> int:
+        """Take one line; return for how many it counts that nobody asked for."""
         if isinstance(frame, Oversize):
             return self._oversize(frame)
         try:
@@ -232,38 +236,37 @@ class Connection:
         except FrameError:
             # A library printed into the wire. The line is lost, the session is not.
             self.stray_lines += 1
-            self._shown += 1
-            if self._shown <= _MAX_SHOWN:
+            if self._shown.passes():
                 self._log.warning("not a message: %s", untrusted(frame.decode("utf-8", "replace"), 200))
-            return False
+            return 1 + len(frame) // FRAME_BYTES
         request_id = message.get("id")
         pending = self._pending.get(request_id) if type(request_id) is int else None
         if pending is None or "method" in message:
             self.late_replies += 1
             self._log.debug("a message that nobody waits for")
-            return False
+            return 1 + len(frame) // FRAME_BYTES
         pending.response = message
-        return self._resolve(request_id, pending)
+        self._resolve(request_id, pending)
+        return 0
 
-    def _oversize(self, frame: Oversize) -> bool:
+    def _oversize(self, frame: Oversize) -> int:
         """Fail the one call that a too long reply belongs to, or, where that is unknown, end the session."""
         found = _ID_IN_HEAD.match(frame.head)
         if found is None:
             self._violate("a line is longer than the frame limit, and no id can be found in it")
-            return False
+            return 1
         pending = self._pending.get(int(found[1]))
         if pending is None:
             self.late_replies += 1
-            return False
+            return 1
         pending.error = lambda _written: ProtocolViolation("the reply is longer than the frame limit")
-        return self._resolve(int(found[1]), pending)
+        self._resolve(int(found[1]), pending)
+        return 1
 
-    def _resolve(self, request_id: Any, pending: _Pending) -> bool:
+    def _resolve(self, request_id: Any, pending: _Pending) -> None:
         # Whoever takes it out of the table may release it, and nobody does so twice.
-        if self._pending.pop(request_id, None) is None:
-            return False
-        pending.answered.release()
-        return True
+        if self._pending.pop(request_id, None) is not None:
+            pending.answered.release()
 
     def _violate(self, reason: str) -> None:
         """End a session that cannot go on. The reading thread sees the end, and reports it."""

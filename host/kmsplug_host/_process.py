@@ -7,7 +7,6 @@ number of its group, may be another's a moment later.
 """
 
 import contextlib
-import json
 import logging
 import os
 import pwd
@@ -17,26 +16,20 @@ import stat
 import subprocess
 import threading
 import weakref
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
-
-from kmsplug_protocol import untrusted
+from typing import IO, Final
 
 from ._deadline import Deadline
 from ._launch import Launch
+from ._stderr import Stderr
 from .errors import Diagnosis
 
-_STDERR_LINES: Final = 20  # kept for a diagnosis
-_STDERR_LINE_BYTES: Final = 64 * 1024  # a longer line is cut, so that a driver cannot fill our memory
 _READ_BYTES: Final = 256 * 1024
 _PIPE_BYTES: Final = 1024 * 1024  # the most that a pipe holds; more was not written by the process that ended
 _POLL_MS: Final = 100  # where no descriptor tells that a process has ended
 TERM_GRACE_S: Final = 1.5  # from SIGTERM to SIGKILL
 _KILL_GRACE_S: Final = 5.0  # for the kernel to end a process after SIGKILL
-
-_LEVELS: Final = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +59,7 @@ class DriverProcess:
         """
         self._launch = launch
         self._log = logging.getLogger(f"kmsplug.plugin.{name}")
-        self._tail: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._words = Stderr(self._log)
         self._popen = subprocess.Popen(  # noqa: S603 - the command is the operator's
             launch.command,
             stdin=subprocess.PIPE,
@@ -191,7 +184,7 @@ class DriverProcess:
             command=self._launch.command,
             executable=describe_executable(self._launch.command[0]),
             exit=describe_exit(self._popen.returncode),
-            stderr=tuple(self._tail.copy()),
+            stderr=self._words.tail,
         )
 
     def forget(self) -> None:
@@ -226,7 +219,9 @@ class DriverProcess:
     def _keep(self) -> None:
         """Drain stderr until the process ends, then bury it."""
         try:
-            self._drain_stderr()
+            while data := self._stderr.read():
+                self._words.take(data)
+            self._words.end()
         finally:
             self._stderr.wait_for_exit()
             with self._signalling:
@@ -243,29 +238,6 @@ class DriverProcess:
         for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
             if pipe is not None:
                 pipe.close()
-
-    def _drain_stderr(self) -> None:
-        partial = b""
-        while data := self._stderr.read():
-            *lines, partial = (partial + data).split(b"\n")
-            if len(partial) > _STDERR_LINE_BYTES:
-                lines.append(partial[:_STDERR_LINE_BYTES])
-                partial = b""
-            for line in lines:
-                self._record(line)
-        if partial:
-            self._record(partial)
-
-    def _record(self, line: bytes) -> None:
-        """Log one line: a JSON record as what it says, any other as text."""
-        text = line.decode("utf-8", "replace")
-        if not text.strip():
-            return
-        level, message, fields = _parse(text)
-        self._tail.append(message)
-        # The application's handlers may raise what they like; nobody else would read the pipe.
-        with contextlib.suppress(Exception):
-            self._log.log(level, "%s", message, extra={"plugin_fields": fields})
 
 
 _running: Final[weakref.WeakSet[DriverProcess]] = weakref.WeakSet()
@@ -340,19 +312,6 @@ class _Tap:
             return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:  # the application reaped it, or told the system to
             return True
-
-
-def _parse(text: str) -> tuple[int, str, dict[str, str]]:
-    if text.startswith("{"):
-        with contextlib.suppress(ValueError, RecursionError):
-            record: Any = json.loads(text)
-            if isinstance(record, dict) and isinstance(record.get("message"), str):
-                fields = {untrusted(key, 64): untrusted(str(value)) for key, value in record.items()}
-                message = untrusted(record["message"])
-                if "exception" in fields:
-                    message = f"{message} ({fields['exception']})"
-                return _LEVELS.get(str(record.get("level")), logging.INFO), message, fields
-    return logging.INFO, untrusted(text), {}
 
 
 def describe_exit(status: int | None) -> str:

@@ -69,6 +69,11 @@ class FrameReader:
         self._partial = bytearray()
         self._discarding = False
 
+    @property
+    def discarding(self) -> bool:
+        """Whether the line that is being read is over the limit, and thrown away."""
+        return self._discarding
+
     def feed(self, data: bytes) -> list[bytes | Oversize]:
         """Take the next bytes of the stream and return the frames that they complete, in order."""
         if not self._partial and not self._discarding and data.find(b"\n") == len(data) - 1 < self.max_bytes:

@@ -3,7 +3,8 @@
 Whatever the mode, ``crypto.random`` is served well, so that a test can ask what is left of the session.
 The odd thing happens at ``crypto.mac`` or ``key.create``, unless the mode is about the start or the end.
 A mac is the message, so that every caller recognizes its own answer. Of the FIFOs in FOLDER, ``journal``
-takes a line for everything noteworthy, ``gate`` gives a byte when the driver may go on.
+takes a line for everything noteworthy, ``gate`` gives a byte when the driver may go on. What else a driver can
+do is in ``zoo.py``. Whatever the mode, a driver ends by itself after `LIFE_S`.
 """
 
 import base64
@@ -12,12 +13,13 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 Request = dict[str, Any]
+
+LIFE_S = 600
 
 MODE, FOLDER, ARGUMENTS = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 TRIGGERS = ARGUMENTS[:1] if MODE in ("says", "says_later", "silent") else ["crypto.mac", "key.create"]
@@ -110,20 +112,8 @@ def logs(request: Request) -> None:
 
 def floods_stderr(request: Request) -> None:
     line = "\x1b[2J\x1b]0;owned\x07 \u202egnp.exe \u200b\r forged: ok \x9b31m ".encode().ljust(8191, b"x")
-    for _ in range(256):
+    for _ in range(64):
         os.write(2, line + b"\n")
-    answer(request)
-
-
-def floods_stdout(request: Request) -> None:
-    """Never stop to write lines that are no messages, and answer all the same."""
-
-    def flood() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                os.write(1, b"noise\n" * 600)  # below PIPE_BUF: never mixes with an answer
-
-    threading.Thread(target=flood, daemon=True).start()
     answer(request)
 
 
@@ -214,12 +204,14 @@ def serve(line: bytes) -> None:
     if method == "plugin.cancel" and late:
         answer(late.pop())
     elif "id" in request and not (MODE == "stubborn" and method == "plugin.shutdown"):
-        (globals().get(MODE, answer) if method in TRIGGERS else answer)(request)
+        (BEHAVIOURS.get(MODE, answer) if method in TRIGGERS else answer)(request)
     if method == "plugin.configure" and MODE == "dies_after_configure":
         os._exit(9)
 
 
 def main() -> None:
+    signal.alarm(LIFE_S)
+    note(f"start {os.getpid()}")
     if MODE == "dies_at_start":
         os.write(2, ("\n".join(ARGUMENTS[1:]) + "\n").encode())
         os._exit(int(ARGUMENTS[0]))
@@ -243,6 +235,7 @@ def main() -> None:
         signal.pause()
 
 
+BEHAVIOURS: dict[str, Any] = globals()
 NUMBER = count_starts()
-note(f"start {os.getpid()}")
-main()
+if __name__ == "__main__":
+    main()

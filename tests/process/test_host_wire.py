@@ -3,7 +3,6 @@
 import base64
 import json
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -62,10 +61,10 @@ def test_what_a_library_prints_does_not_corrupt_the_wire(tmp_path: Path) -> None
     assert "not a message: \\u{1b}[31mred\\u{1b}[0m" in strays
 
 
-def test_two_mebibytes_of_stderr_do_not_block_a_driver_and_are_logged_escaped(tmp_path: Path) -> None:
+def test_half_a_mebibyte_of_stderr_does_not_block_a_driver_and_is_logged_escaped(tmp_path: Path) -> None:
     with bad_driver(tmp_path, "floods_stderr") as bad, logged() as log:
         assert bad.keystore.mac("k", b"message").mac == b"message"
-        wait_until(lambda: sum("forged: ok" in m for m in log.messages) == 256, "all lines in the log")
+        wait_until(lambda: sum("forged: ok" in m for m in log.messages) == 64, "all lines in the log")
 
     assert not any(set(DANGEROUS) & set(message) for message in log.messages)
     assert max(map(len, log.messages)) < 4200
@@ -317,14 +316,3 @@ def test_another_number_of_random_bytes_than_asked_for_is_refused(tmp_path: Path
         pytest.raises(ProtocolViolation, match="another number of bytes"),
     ):
         bad.keystore.random(8)
-
-
-def test_a_driver_that_floods_its_stdout_is_pushed_back_and_still_answers(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "floods_stdout") as bad, logged() as log:
-        began = time.monotonic()
-        assert [bad.keystore.mac("k", b"message").mac for _ in range(3)] == [b"message"] * 3
-        seconds = time.monotonic() - began
-
-        # A pipe holds 11,000 of them; read as fast as it goes, there would be millions.
-        assert bad.connection.stray_lines < (seconds + 2) * 15_000
-        assert len(log.messages) < (seconds + 2) * 150

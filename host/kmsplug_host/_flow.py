@@ -1,0 +1,58 @@
+"""How much of what nobody asked for one driver may send.
+
+A host that drains a flooding driver as fast as it can has no time left for the others. So it does not: what is
+over the rate stays in the pipe, which fills and blocks the one that writes into it, and nobody else.
+"""
+
+import time
+from typing import Final
+
+FRAMES_PER_S: Final = 2000
+BURST_FRAMES: Final = 10_000
+FRAME_BYTES: Final = 4096  # so much of a long line is worth a frame
+PATIENCE_S: Final = 5.0
+_CALM_FRAMES: Final = FRAMES_PER_S // 2  # saved up only by a driver that was quiet for half a second
+
+
+class Unasked:
+    """A token bucket for the frames of one driver that are no answer to any call."""
+
+    def __init__(self) -> None:
+        self._tokens: float = BURST_FRAMES
+        self._at = time.monotonic()
+        self._over_since: float | None = None
+
+    def spend(self, frames: int) -> float | None:
+        """Account for frames that were read.
+
+        Returns:
+            Seconds for which nothing more may be read; None: the driver has been over the rate for
+            `PATIENCE_S`, and there is no reason to wait any longer.
+        """
+        now = time.monotonic()
+        saved = min(BURST_FRAMES, self._tokens + (now - self._at) * FRAMES_PER_S)
+        self._tokens, self._at = saved - frames, now
+        if self._tokens >= 0:
+            self._over_since = None
+            return 0.0
+        if self._over_since is None or saved >= _CALM_FRAMES:
+            self._over_since = now
+        patience = self._over_since + PATIENCE_S - now
+        return min(-self._tokens / FRAMES_PER_S, patience) if patience > 0 else None
+
+
+class PerSecond:
+    """Lets so much pass in each second."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._since = 0.0
+        self._used = 0
+
+    def passes(self, amount: int = 1) -> bool:
+        """Tell whether so much more is within what a second may bring."""
+        now = time.monotonic()
+        if now - self._since >= 1.0:
+            self._since, self._used = now, 0
+        self._used += amount
+        return self._used <= self._most
