@@ -10,6 +10,7 @@ import itertools
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from kmsplug_protocol import (
 
 from ._cancellation import current_cancellation
 from ._deadline import Deadline
-from ._flow import FRAME_BYTES, FRAMES_PER_S, PerSecond, Unasked
+from ._flow import FRAME_BYTES, FRAMES_PER_S, MANY_LINES, PIECE_BYTES, PerSecond, Unasked
 from ._process import TERM_GRACE_S, DriverProcess
 from .errors import Cancelled, InvalidArgument, KmsplugError, PluginCrashed, ProtocolViolation, Timeout
 
@@ -202,12 +203,11 @@ class Connection:
     def _read(self) -> None:
         try:
             while data := self._process.read():
-                frames = self._frames.feed(data)
-                unasked = sum(map(self._take, frames)) + data.count(b"\n") - len(frames)
-                if self._frames.discarding:
-                    unasked += len(data) // FRAME_BYTES
-                if unasked > 0:
-                    self._hold_back(unasked)
+                if data.count(b"\n") < MANY_LINES:
+                    self._feed(data)
+                else:
+                    for start in range(0, len(data), PIECE_BYTES):
+                        self._feed(data[start : start + PIECE_BYTES])
         except Exception:  # noqa: BLE001 - maybe of a log handler of the application: callers wait, and must be told
             self._violation = self._violation or "the host failed to read the driver's answers"
             self._log.exception("reading from process %d failed", self._process.pid)
@@ -215,17 +215,22 @@ class Connection:
         finally:
             self._end()
 
-    def _hold_back(self, unasked: int) -> None:
-        """Let the pipe push back on a driver that says more than it is asked."""
-        pause_s = self._unasked.spend(unasked)
-        if pause_s is None:
-            self._violate(
-                f"the driver floods its stdout: over {FRAMES_PER_S} lines a second that nobody asked for"
-            )
+    def _feed(self, data: bytes) -> None:
+        """Take what was read, and let the pipe push back on a driver that says more than it is asked."""
+        began = time.monotonic()
+        frames = self._frames.feed(data)
+        unasked = sum(map(self._take, frames)) + data.count(b"\n") - len(frames)
+        if self._frames.discarding:
+            unasked += len(data) // FRAME_BYTES
+        if unasked <= 0:
             return
-        end = Deadline.after(pause_s)
-        while not (end.passed or self._closing.is_set() or self._process.wait(0) is not None):
-            self._closing.wait(min(_LOOK_S, end.remaining_s()))
+        pause_s = self._unasked.spend(unasked, time.monotonic() - began)
+        if pause_s is None:
+            self._violate(f"the driver floods its stdout: over {FRAMES_PER_S} unasked lines a second")
+        elif pause_s:
+            end = Deadline.after(pause_s)
+            while not (end.passed or self._closing.is_set() or self._process.wait(0) is not None):
+                self._closing.wait(min(_LOOK_S, end.remaining_s()))
 
     def _take(self, frame: bytes | Oversize) -> int:
         """Take one line; return for how many it counts that nobody asked for."""

@@ -1,7 +1,7 @@
 """How much of what nobody asked for one driver may send.
 
-A host that drains a flooding driver as fast as it can has no time left for the others. So it does not: what is
-over the rate stays in the pipe, which fills and blocks the one that writes into it, and nobody else.
+A host that drains a flooding driver as fast as it can has no time left for the others. So it does not: what
+is over the rate stays in the pipe, which fills and blocks the one that writes into it, and nobody else.
 """
 
 import time
@@ -11,7 +11,11 @@ FRAMES_PER_S: Final = 2000
 BURST_FRAMES: Final = 10_000
 FRAME_BYTES: Final = 4096  # so much of a long line is worth a frame
 PATIENCE_S: Final = 5.0
+MANY_LINES: Final = 256  # in one read; so many are taken in pieces, each with its rest
+PIECE_BYTES: Final = 4096
 _CALM_FRAMES: Final = FRAMES_PER_S // 2  # saved up only by a driver that was quiet for half a second
+_REST: Final = 4.0  # times as long as the work on what nobody asked for: the others need the interpreter too
+_NO_WORK_S: Final = 0.0005
 
 
 class Unasked:
@@ -22,8 +26,12 @@ class Unasked:
         self._at = time.monotonic()
         self._over_since: float | None = None
 
-    def spend(self, frames: int) -> float | None:
+    def spend(self, frames: int, work_s: float = 0.0) -> float | None:
         """Account for frames that were read.
+
+        Args:
+            frames: How many.
+            work_s: Seconds that it took to look at them.
 
         Returns:
             Seconds for which nothing more may be read; None: the driver has been over the rate for
@@ -34,7 +42,7 @@ class Unasked:
         self._tokens, self._at = saved - frames, now
         if self._tokens >= 0:
             self._over_since = None
-            return 0.0
+            return work_s * _REST if work_s > _NO_WORK_S else 0.0
         if self._over_since is None or saved >= _CALM_FRAMES:
             self._over_since = now
         patience = self._over_since + PATIENCE_S - now

@@ -18,6 +18,9 @@ from ._flow import PerSecond
 _LINES: Final = 20  # kept for a diagnosis
 _LINE_BYTES: Final = 64 * 1024  # a longer line is cut, so that a driver cannot fill our memory
 _BYTES_PER_S: Final = 1024 * 1024  # above it nothing is parsed or logged
+_KEPT_BYTES: Final = (
+    8 * 1024
+)  # of what is dropped, the last, for the diagnosis of a driver that dies in a flood
 _LINE_COST: Final = 512  # bytes that a line counts in addition: a short one is as much work as a long one
 _DRAIN_BYTES_PER_S: Final = 32 * 1024 * 1024  # above it the pipe pushes back
 
@@ -72,7 +75,8 @@ class Stderr:
     def _drop(self, data: bytes) -> None:
         self.dropped_bytes += len(data)
         self._unreported += len(data)
-        self._partial, self._last_dropped = b"", data
+        self._partial = b""
+        self._last_dropped = (self._last_dropped + data[-_KEPT_BYTES:])[-_KEPT_BYTES:]
         if self._reports.passes():
             self._report()
         time.sleep(len(data) / _DRAIN_BYTES_PER_S)

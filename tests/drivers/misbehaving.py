@@ -3,8 +3,8 @@
 Whatever the mode, ``crypto.random`` is served well, so that a test can ask what is left of the session.
 The odd thing happens at ``crypto.mac`` or ``key.create``, unless the mode is about the start or the end.
 A mac is the message, so that every caller recognizes its own answer. Of the FIFOs in FOLDER, ``journal``
-takes a line for everything noteworthy, ``gate`` gives a byte when the driver may go on. What else a driver can
-do is in ``zoo.py``. Whatever the mode, a driver ends by itself after `LIFE_S`.
+takes a line for everything noteworthy, ``gate`` gives a byte when the driver may go on. What else a driver
+can do is in ``zoo.py``. Whatever the mode, a driver ends by itself after `LIFE_S`.
 """
 
 import base64

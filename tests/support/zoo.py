@@ -60,9 +60,9 @@ class Neighbour:
 
 @contextlib.contextmanager
 def beside_a_neighbour(
-    folder: Path, mode: str, *arguments: str, **settings: Any
+    folder: Path, mode: str, *arguments: str, called: bool = True, **settings: Any
 ) -> Iterator[tuple[Bad, Neighbour]]:
-    """Open a host with a beast ``bad`` and a good driver, which is called for as long as the block lasts."""
+    """Open a host with a beast ``bad`` and a good driver ``neighbour``, which is called all the while."""
     (folder / "neighbour").mkdir()
     plugins = {
         "bad": beast(folder, mode, *arguments, **settings),
@@ -70,5 +70,5 @@ def beside_a_neighbour(
     }
     with bench(folder) as (journal, gate), Host.open({"plugins": plugins}) as host:
         neighbour = Neighbour(host.keystore("neighbour"))
-        with neighbour.called():
+        with neighbour.called() if called else contextlib.nullcontext():
             yield Bad(host, journal, gate), neighbour

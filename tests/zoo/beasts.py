@@ -19,9 +19,10 @@ WEDGED = "`Timeout` at the call's deadline; it answers no ping either, so it is 
 BROKEN = "`ProtocolViolation` for the call; killed and replaced"
 IGNORED = "the right answer; what nobody asked for is dropped and counted"
 MALFORMED = "`ProtocolViolation` for that call alone; the process goes on"
+ENDLESS = "`ProtocolViolation` for the call; the rest is not read, and after 5 s it is killed and replaced"
 LOST = "`Timeout` at the call's deadline: the answer is lost; the process goes on"
 FLOODS = "the right answer; its pipe is left to fill, and after 5 s it is killed and replaced"
-REFUSED = "the host does not open, or the plugin is not used: a typed error with the process's diagnosis"
+REFUSED = "the host does not open, in bounded time: a typed error that names the plugin and what went wrong"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ def _is_ignored(does: str, *mode: str) -> Beast:
     return Beast(does, IGNORED, mode)
 
 
-def _is_malformed(does: str, *result: str) -> Beast:
-    line = f'{{"jsonrpc":"2.0","id":$ID,{result[0]}}}' if result[0][0] == '"' else ""
-    mode = ("says", "crypto.mac", line) if line else result
+def _is_malformed(does: str, members: str) -> Beast:
+    mode = ("says", "crypto.mac", f'{{"jsonrpc":"2.0","id":$ID,{members}}}')
     return Beast(does, MALFORMED, mode, ProtocolViolation, "malformed|neither")
 
 
@@ -105,8 +105,8 @@ BEASTS = (
     _breaks("closes stdout and lives on", "closed its stdout", "closes_stdout"),
     _breaks("writes a line of 1 GiB", "no id can be found", "never_ends_a_line"),
     Beast(
-        "answers with 1 GiB", "`ProtocolViolation` for the call; what is left is not read, and after 5 s it is killed",
-        ("never_ends_a_line", "id"), ProtocolViolation, "longer than the frame limit", replaced=True, change=True,
+        "answers with 1 GiB", ENDLESS, ("never_ends_a_line", "id"),
+        ProtocolViolation, "longer than the frame limit", replaced=True, change=True,
     ),
     _is_ignored("prints before and between answers", "prints"),
     _is_ignored("answers under a wrong id", "says", "crypto.mac", _EVIL.replace("$ID", "99"), _GOOD),
@@ -158,6 +158,7 @@ STARTS = (
         ("says", "plugin.initialize", "usage: driver [--help]"), PluginUnavailable, "did not become ready",
     ),
     Beast(
-        "closes stdout in the handshake", REFUSED, ("closes_at_start",), ProtocolViolation, "closed its stdout"
+        "closes stdout in the handshake", REFUSED,
+        ("closes_at_start",), ProtocolViolation, "closed its stdout",
     ),
 )  # fmt: skip

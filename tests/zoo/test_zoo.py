@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from kmsplug_host import Host
-from kmsplug_host.errors import KmsplugError
+from kmsplug_host.errors import KmsplugError, Timeout
 from kmsplug_protocol import Outcome
 from support.host import LONG_S, Bad, bench, misbehaving, wait_until
 from support.zoo import STALL_S, Neighbour, beast, beside_a_neighbour
@@ -34,7 +34,7 @@ def undisturbed(folder: Path, act: Callable[[Path], Neighbour]) -> None:
 
 def call(bad: Bad, kind: Beast) -> None:
     """Make the call that the driver answers in its own way."""
-    timeout = LONG_S if kind.replaced and kind.change or kind.error is None else SHORT_S
+    timeout = SHORT_S if kind.error is Timeout else LONG_S
     if kind.change:
         bad.keystore.create_key("HMAC_SHA_256", timeout=timeout)
     else:
@@ -83,7 +83,7 @@ def test_a_driver_that_does_not_start_and(
                     Host.open({"plugins": {"bad": beast(folder, *kind.mode)}})
                 assert time.monotonic() - began < kind.within_s
                 assert type(caught.value) is kind.error
-                assert caught.value.diagnosis is not None
+                assert caught.value.details["plugin"] == "bad"
         return neighbour
 
     undisturbed(tmp_path, meet)
