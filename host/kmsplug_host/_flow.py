@@ -14,7 +14,7 @@ PATIENCE_S: Final = 5.0
 MANY_LINES: Final = 256  # in one read; so many are taken in pieces, each with its rest
 PIECE_BYTES: Final = 4096
 _CALM_FRAMES: Final = FRAMES_PER_S // 2  # saved up only by a driver that was quiet for half a second
-_REST: Final = 4.0  # times as long as the work on what nobody asked for: the others need the interpreter too
+_REST: Final = 9.0  # times as long as the work on what nobody asked for: the others need the interpreter too
 _NO_WORK_S: Final = 0.0005
 
 

@@ -14,7 +14,7 @@ from support.zoo import SOAK, beside_a_neighbour
 
 ROUNDS, MEASURE_S = (15, 1.0) if SOAK else (5, 0.5)
 ATTEMPTS = 3
-"""A busy machine slows anybody down now and then; a host that lets a flood starve others does it every time."""
+"""A busy machine slows anybody down now and then; a host that lets floods starve others does so always."""
 
 
 def calls_a_second(keystore: Keystore) -> float:
