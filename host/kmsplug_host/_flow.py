@@ -13,7 +13,9 @@ FRAME_BYTES: Final = 4096  # so much of a long line is worth a frame
 PATIENCE_S: Final = 5.0
 MANY_LINES: Final = 256  # in one read; so many are taken in pieces, each with its rest
 PIECE_BYTES: Final = 4096
-_CALM_FRAMES: Final = FRAMES_PER_S // 2  # saved up only by a driver that was quiet for half a second
+_CALM_FRAMES: Final = (
+    FRAMES_PER_S // 10
+)  # saved up only by a driver that has slowed down, not by our own pauses
 _REST: Final = 9.0  # times as long as the work on what nobody asked for: the others need the interpreter too
 _NO_WORK_S: Final = 0.0005
 
@@ -40,10 +42,11 @@ class Unasked:
         now = time.monotonic()
         saved = min(BURST_FRAMES, self._tokens + (now - self._at) * FRAMES_PER_S)
         self._tokens, self._at = saved - frames, now
-        if self._tokens >= 0:
+        if saved >= _CALM_FRAMES:
             self._over_since = None
+        if self._tokens >= 0:
             return work_s * _REST if work_s > _NO_WORK_S else 0.0
-        if self._over_since is None or saved >= _CALM_FRAMES:
+        if self._over_since is None:
             self._over_since = now
         patience = self._over_since + PATIENCE_S - now
         return min(-self._tokens / FRAMES_PER_S, patience) if patience > 0 else None

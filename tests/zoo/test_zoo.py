@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from kmsplug_host import Host
-from kmsplug_host.errors import KmsplugError, Timeout
+from kmsplug_host import Host, PluginState
+from kmsplug_host.errors import KmsplugError, PluginCrashed, PluginUnavailable, Timeout
 from kmsplug_protocol import Outcome
-from support.host import LONG_S, Bad, bench, misbehaving, wait_until
+from support.host import LONG_S, Bad, begin, bench, misbehaving, wait_until
 from support.zoo import STALL_S, Neighbour, beast, beside_a_neighbour
 
 from .beasts import BEASTS, SHORT_S, STARTS, Beast
@@ -87,3 +87,44 @@ def test_a_driver_that_does_not_start_and(
         return neighbour
 
     undisturbed(tmp_path, meet)
+
+
+def test_two_calls_may_be_answered_in_any_order(tmp_path: Path) -> None:
+    with beside_a_neighbour(tmp_path, "answers_out_of_order") as (bad, neighbour):
+        first = begin(lambda: bad.keystore.mac("k", b"first"))
+        bad.journal.wait_for("held")
+        assert bad.keystore.mac("k", b"second").mac == b"second"
+        assert first.result(LONG_S).mac == b"first"
+    assert neighbour.failures == []
+
+
+def test_a_driver_that_leaks_is_replaced_before_it_takes_the_machine_and_no_call_fails(
+    tmp_path: Path,
+) -> None:
+    limit = 128 * 1024 * 1024
+    with beside_a_neighbour(tmp_path, "leaks", recycle={"rss_bytes": limit}) as (bad, neighbour):
+        first = bad.pid
+        for index in range(12):
+            assert bad.keystore.mac("k", b"%d" % index).mac == b"%d" % index
+        usage = bad.host.plugins()[0].replicas[0].usage
+        assert usage is not None
+        assert usage.rss_bytes > limit
+        wait_until(lambda: bad.pids != [first] and len(bad.pids) == 1, "another process", 60)
+        assert len(bad.keystore.random(8)) == 8
+    assert neighbour.failures == []
+
+
+def test_a_driver_that_crashes_again_and_again_is_quarantined_and_said_to_be(tmp_path: Path) -> None:
+    with beside_a_neighbour(tmp_path, "segfaults", max_crashes=2) as (bad, neighbour):
+        for _ in range(3):
+            with pytest.raises(PluginCrashed, match="SIGSEGV"):
+                bad.keystore.create_key("HMAC_SHA_256")
+        with pytest.raises(PluginUnavailable, match="crashed more than 2 times") as caught:
+            bad.keystore.random(8)
+
+        status = bad.host.plugins()[0]
+        assert status.state is PluginState.QUARANTINED
+        assert caught.value.diagnosis == status.diagnosis
+        assert status.diagnosis is not None
+        assert status.diagnosis.exit == "SIGSEGV"
+    assert neighbour.failures == []

@@ -53,6 +53,15 @@ def test_a_driver_that_never_stops_is_given_up_when_patience_ends(clock: Clock) 
     assert max(pauses) <= PATIENCE_S
 
 
+def test_a_reader_that_is_late_does_not_lengthen_the_patience(clock: Clock) -> None:
+    unasked = Unasked()
+    began = clock.now
+    unasked.spend(BURST_FRAMES)
+    while (pause := unasked.spend(16)) is not None:
+        clock.now += pause * 1.5 + 0.001
+        assert clock.now - began < PATIENCE_S + 1
+
+
 def test_a_driver_that_was_quiet_between_two_bursts_is_forgiven(clock: Clock) -> None:
     unasked = Unasked()
 
