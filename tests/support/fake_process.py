@@ -1,0 +1,89 @@
+"""A driver process that is none: what a reader gets to read is given, so that any stream can be tried fast."""
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+import orjson
+from kmsplug_host._connection import Connection
+from kmsplug_host._deadline import Deadline
+from kmsplug_host._process import DriverProcess
+from kmsplug_host.errors import Diagnosis, KmsplugError
+
+from .host import LONG_S, begin
+
+
+class FakeProcess:
+    """Takes requests, says what it was told to say once it may, and ends."""
+
+    pid = 0
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._written = threading.Semaphore(0)
+        self.speak = threading.Event()
+        self.killed = False
+
+    def read(self) -> bytes:
+        self.speak.wait(LONG_S)
+        return b"" if self.killed else next(self._chunks, b"")
+
+    def write(self, frame: bytes, deadline: Deadline) -> int:
+        self._written.release()
+        return len(frame)
+
+    def wait_for_request(self) -> None:
+        assert self._written.acquire(timeout=LONG_S)
+
+    def wait(self, seconds: float) -> int:
+        return 0  # so nobody ever pauses for it
+
+    def send_kill(self) -> None:
+        self.killed = True
+
+    def kill(self) -> None:
+        self.killed = True
+
+    def stop(self, deadline: Deadline) -> None:
+        self.speak.set()
+
+    def close_stdout(self) -> None:
+        pass
+
+    def diagnose(self) -> Diagnosis:
+        return Diagnosis(("fake",), "fake", "exit status 0")
+
+
+Answer = dict[str, Any] | KmsplugError
+
+
+def converse(chunks: Iterable[bytes], calls: int, max_frame_bytes: int) -> list[Answer]:
+    """Make so many calls, with ids from 1, let the driver say its chunks, and return what each call got."""
+    process = FakeProcess(chunks)
+    ended = threading.Event()
+    connection = Connection("fake", cast(DriverProcess, process), lambda _connection: ended.set())
+    connection.set_max_frame(max_frame_bytes)
+    with contextlib.closing(_Closing(connection)):
+        futures = []
+        for _ in range(calls):
+            futures.append(begin(connection.request, "crypto.mac", {}, Deadline.after(LONG_S)))
+            process.wait_for_request()
+        process.speak.set()
+        assert ended.wait(LONG_S)
+        return [future.exception(LONG_S) or future.result() for future in futures]  # type: ignore[misc]
+
+
+class _Closing:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def close(self) -> None:
+        self._connection.close(Deadline(0.0))
+
+
+def lines_of(stream: bytes) -> Iterator[Any]:
+    """Yield the JSON values of a stream's whole lines; what is none is left out."""
+    for line in stream.split(b"\n")[:-1]:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            yield orjson.loads(line)
