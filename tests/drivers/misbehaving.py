@@ -230,7 +230,7 @@ def main() -> None:
     if MODE == "dies_later" and NUMBER > 1:
         os.write(2, (ARGUMENTS[0] + "\n").encode())
         os._exit(4)
-    if MODE == "hangs_at_start" or (MODE == "hangs_later" and NUMBER == 2):
+    if MODE == "hangs_at_start" or (MODE, NUMBER) in (("hangs_later", 2), ("hangs_third", 3)):
         os.write(2, b"waiting for the network\n")
         wait_at_gate()
     if MODE.startswith("stubborn"):
