@@ -1,4 +1,4 @@
-"""Crash loops end in quarantine, with a diagnosis; a release or a reload ends that. Events tell of all of it."""
+"""Crash loops end in quarantine, with a diagnosis; a release ends that. Events tell of all of it."""
 
 import os
 import signal
