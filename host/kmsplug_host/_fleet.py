@@ -50,7 +50,7 @@ class Fleet:
         self._report = report
         self._log = logging.getLogger(f"kmsplug.plugin.{spec.name}")
         self._login = Login(spec, version)
-        self._shared = Shared(spec, self._login, supervisor, changed, self._moved)
+        self._shared = Shared(spec, self._login, supervisor, changed, self._moved, self._is_covered)
         self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
         self.working: tuple[Replica, ...] = ()
         self._replaced: list[Replica] = []
@@ -179,6 +179,9 @@ class Fleet:
                 replica.retire("replaced")  # comes here again, with nothing to replace
         self._choose()
         self._report(self, reason)
+
+    def _is_covered(self) -> bool:
+        return len(self.working) >= self.spec.settings.processes
 
     def _choose(self) -> None:
         ready = [replica for replica in self.replicas if replica.state is PluginState.READY]

@@ -48,6 +48,7 @@ from .errors import (
 
 START_DEADLINE_S: Final = 30.0  # from the start of a process to its answer to plugin.configure
 _STOP_S: Final = 4.0  # for a process without calls to end by itself
+_REFILL_DELAY_S: Final = 0.1  # a start takes a processor, which the spare that takes over needs now
 _NO_THREAD_DELAY_S: Final = 1.0  # before the next try where the system has no thread for us
 
 _CRASHES: Final = (PluginCrashed, ProtocolViolation)
@@ -64,6 +65,7 @@ class Shared:
         supervisor: Starts them.
         changed: Guards their state; notified when it changes.
         report: Called with the reason after a state has changed, while ``changed`` is held.
+        covered: Whether enough processes work without the one that is missing.
     """
 
     spec: PluginSpec
@@ -71,6 +73,7 @@ class Shared:
     supervisor: Supervisor
     changed: threading.Condition
     report: Callable[[str], None]
+    covered: Callable[[], bool]
 
 
 class Replica:
@@ -283,6 +286,7 @@ class Replica:
             if not retired and delay is not None:
                 self.restarts += 1
                 self._go(PluginState.BACKOFF, str(failure))
+                delay = max(delay, _REFILL_DELAY_S if self._shared.covered() else 0.0)
             elif not retired:
                 why = "refuses to work" if final else f"crashed {self.policy.limit}"
                 self.quarantined_because = f"the driver {why}"
