@@ -1,4 +1,4 @@
-"""A target for atheris: however a stream is cut, the frames are the same, and decoding ends in one of two ways."""
+"""A target for atheris: however a stream is cut, its frames are the same, and each is an object or refused."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A target for atheris: whatever a driver writes, each call gets an answer under its own id, or a typed error."""
+"""A target for atheris: whatever a driver writes, each call gets its own answer or a typed error."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""A driver process that is none: what a reader gets to read is given, so that any stream can be tried fast."""
+"""A driver process that is none: what it says is given, so that any stream can be tried fast."""
 
 import contextlib
 import threading
