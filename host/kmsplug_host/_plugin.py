@@ -168,6 +168,7 @@ class Plugin:
             replicas=replicas,
             last_error=self._last_error,
             warnings=opened.warnings if opened else (),
+            isolation=self._launch.isolation,
         )
 
     def close(self, deadline: Deadline) -> None:

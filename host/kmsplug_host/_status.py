@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ._process import Usage
+from .config import Isolation
 
 
 class PluginState(StrEnum):
@@ -52,6 +53,7 @@ class PluginStatus:
         replicas: Its processes.
         last_error: Why a process failed last, one line.
         warnings: What the driver wants an operator to know.
+        isolation: How far its processes are kept from the rest of the machine; never ``auto``.
     """
 
     name: str
@@ -61,3 +63,4 @@ class PluginStatus:
     replicas: tuple[ReplicaStatus, ...]
     last_error: str | None = None
     warnings: tuple[str, ...] = field(default=())
+    isolation: Isolation = Isolation.PROCESS
