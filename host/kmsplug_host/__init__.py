@@ -12,6 +12,7 @@ from kmsplug_protocol import KeyAlgorithm, KeyState, KeyUsage, Mechanism, Protec
 from . import errors
 from ._status import PluginState, PluginStatus, ReplicaStatus
 from .client import Host
+from .config import Isolation
 from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
 from .keystore import Keystore
@@ -21,6 +22,7 @@ __all__ = [
     "Context",
     "Health",
     "Host",
+    "Isolation",
     "KeyAlgorithm",
     "KeyState",
     "KeyUsage",

@@ -226,7 +226,7 @@ class DriverProcess:
             with self._signalling:
                 self._popen.wait()
                 self._buried = True
-                self._guarded.close()
+                self._guarded.clean_up()
             self._stderr.close()
             self._ended.set()
             self._guarded.remove_folder()

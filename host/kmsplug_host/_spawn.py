@@ -5,6 +5,7 @@ import marshal
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,12 +45,11 @@ class Guarded:
             self._folder = tempfile.mkdtemp(prefix="kmsplug-")
             on_failure.callback(self.remove_folder)
             commands, self._commands = os.pipe()
-            self._open = True
             handed_over.callback(os.close, commands)
-            on_failure.callback(self.close)
-            told, answers = os.pipe()
+            on_failure.callback(os.close, self._commands)
+            self._told, answers = os.pipe()
             handed_over.callback(os.close, answers)
-            on_failure.callback(os.close, told)
+            on_failure.callback(os.close, self._told)
             self.popen = subprocess.Popen(  # noqa: S603 - our own program, by our own interpreter
                 (sys.executable, "-I", "-S", "-c", _GUARDIAN, str(Path(__file__).parent),
                  str(commands), str(answers), f"kmsplug-guardian-of-{name}"),
@@ -62,14 +62,15 @@ class Guarded:
                 pass_fds=(commands, answers, *(() if image is None else (image,))),
                 start_new_session=True,
             )  # fmt: skip
-            on_failure.callback(self.abandon)
+            on_failure.callback(self._end_guardian)
             handed_over.close()
             os.set_blocking(self._commands, False)
             deadline = Deadline.after(_START_S)
             _write(self._commands, _plan(launch, self._folder, image), deadline)
-            self.pid = _read_number(told, deadline)
+            self.pid = _read_number(self._told, deadline)
+            os.set_blocking(self._told, False)
+            self._open = True
             on_failure.pop_all()
-            os.close(told)
 
     def terminate(self) -> None:
         """Let the guardian send SIGTERM to the driver."""
@@ -80,14 +81,32 @@ class Guarded:
         self._command(b"K")
 
     def close(self) -> None:
-        """Give back the pipe; the guardian takes that as `end`."""
+        """Give back the pipes; the guardian takes that as `end`."""
         if self._open:
             self._open = False
             os.close(self._commands)
+            os.close(self._told)
+
+    def clean_up(self) -> None:
+        """After the guardian's end: do what is left of its work where somebody has killed it."""
+        try:
+            done = os.read(self._told, 64)
+        except BlockingIOError:  # a process that the application forked meanwhile holds the other end
+            done = b""
+        if not done:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # the driver died with it; its group may not have
+        self.close()
 
     def abandon(self) -> None:
         """Undo the start, where nobody looks after the processes: end them, give everything back."""
-        self.end()
+        self._end_guardian()
+        self.close()
+        self.remove_folder()
+
+    def _end_guardian(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._commands, b"K")
         try:
             self.popen.wait(_START_S)
         except subprocess.TimeoutExpired:
@@ -96,8 +115,6 @@ class Guarded:
         for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
             if pipe is not None:
                 pipe.close()
-        self.close()
-        self.remove_folder()
 
     def remove_folder(self) -> None:
         """Remove the driver's folder, where the guardian could not."""

@@ -203,7 +203,8 @@ def looks_around(request: Request) -> None:
             descriptors[entry.name] = str(entry.readlink())
     argv = Path("/proc/self/cmdline").read_text()
     seen = {"env": dict(os.environ), "cwd": str(Path.cwd()), "argv": argv, "fds": descriptors,
-            "pid": os.getpid(), "group": os.getpgid(0), "umask": os.umask(0o077), "files": [entry.name for entry in Path().iterdir()],
+            "pid": os.getpid(), "group": os.getpgid(0), "umask": os.umask(0o077),
+            "files": [entry.name for entry in Path().iterdir()],
             "mode": Path.cwd().stat().st_mode & 0o777, "limits": limits()}  # fmt: skip
     request["params"]["message"] = base64.b64encode(json.dumps(seen).encode()).decode()
     answer(request)

@@ -41,6 +41,8 @@ def main() -> NoReturn:
     guardian = _Guardian(plan, commands, answers)
     status = guardian.watch()
     _remove(plan["folder"])
+    with contextlib.suppress(BrokenPipeError):
+        os.write(answers, b"done\n")
     _end_like(status, shell=plan["bwrap"])
 
 
