@@ -13,6 +13,7 @@ from . import errors
 from ._events import PluginEvent
 from ._status import PluginState, PluginStatus, ReplicaRole, ReplicaStatus
 from .client import Host
+from .config import Isolation
 from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
 from .keystore import Keystore
@@ -22,6 +23,7 @@ __all__ = [
     "Context",
     "Health",
     "Host",
+    "Isolation",
     "KeyAlgorithm",
     "KeyState",
     "KeyUsage",

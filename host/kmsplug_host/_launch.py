@@ -1,15 +1,19 @@
-"""What is run for a plugin: the command and the environment, and nothing of the application's own."""
+"""What is run for a plugin: command, environment and confinement, and nothing of the application's own."""
 
+import contextlib
 import os
+import pwd
 import shutil
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from .config import PluginSettings, Source
+from . import _isolation, _trust
+from ._isolation import Access
+from .config import Isolation, Limits, PluginSettings, Source
 from .errors import ConfigurationError
 
 DRIVER_GROUP: Final = "kmsplug.drivers"
@@ -18,22 +22,34 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Harmless, and needed to reach a provider through a company's proxy and certificate authority.
 _INHERITED: Final = (
-    "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command and its environment.
+    """How a driver process is started.
 
     Attributes:
         command: The executable's absolute path, and its arguments.
-        env: The whole environment of the process.
+        env: The whole environment of the process; ``HOME`` and ``TMPDIR`` are its own folder unless set.
+        isolation: Its level, chosen for this machine; never ``auto``.
+        access: The files it may use at a level that confines it.
+        limits: What the kernel lets it use.
+        sha256: Pin of the executable.
+        pins: Pins of other files.
+        trusted: Whether the executable is code of this Python environment, and needs no check.
     """
 
     command: tuple[str, ...]
     env: Mapping[str, str]
+    isolation: Isolation = Isolation.PROCESS
+    access: Access = field(default_factory=Access)
+    limits: Limits = field(default_factory=Limits)
+    sha256: str | None = None
+    pins: Mapping[Path, str] = field(default_factory=dict)
+    trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +75,102 @@ def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
     """Find the executables of the plugins of these names, in the order of the file.
 
     Raises:
-        ConfigurationError: There is no such driver or executable.
+        ConfigurationError: There is no such driver or executable, it cannot be trusted, or this machine
+            does not have the isolation that is asked for.
     """
     specs = []
     for name, settings in source.settings.plugins.items():
         if name in names:
             where = f"{source.name}: plugins.{name}"
-            launch = _prepare_launch(settings, source.folder, where)
+            prepare = _prepare_driver if settings.command is None else _prepare_command
+            launch = prepare(settings, source.folder, where)
             specs.append(PluginSpec(name, settings, launch, source.folder, where))
     return specs
 
 
-def _prepare_launch(settings: PluginSettings, folder: Path, where: str) -> Launch:
-    """Find the executable of a plugin.
+def _prepare_driver(settings: PluginSettings, folder: Path, where: str) -> Launch:
+    """Return how to start an installed driver.
 
     Raises:
-        ConfigurationError: There is no such driver or executable.
+        ConfigurationError: There is no such driver.
     """
-    env = {"PATH": _PATH, "LANG": "C.UTF-8"}
-    env.update({name: os.environ[name] for name in (*_INHERITED, *settings.env) if name in os.environ})
-    env.update(settings.set_env)
-    if settings.command is not None:
-        program = _find_program(settings.command[0], folder, f"{where}.command")
-        return Launch((program, *settings.command[1:]), env)
     target = available_drivers().get(settings.driver or "")
     if target is None:
         known = ", ".join(sorted(available_drivers())) or "none"
         raise ConfigurationError(f"{where}.driver: no such driver, installed are: {known}")
+    env = _environment(settings)
+    isolation = _isolation.choose(
+        settings.isolation or Isolation.AUTO, third_party=False, key=f"{where}.isolation"
+    )
+    access = Access()
+    if isolation is not Isolation.PROCESS:
+        modules = (target.partition(":")[0].partition(".")[0], "kmsplug_sdk", "kmsplug_protocol")
+        access = _access(settings, folder, env, (*_isolation.code_of(modules),))
+    home = _data_home()
+    if home is not None:  # its HOME is empty: what it keeps without being told where goes to the user's own
+        env.setdefault("XDG_DATA_HOME", str(home))
+        if isolation is not Isolation.PROCESS and "path" not in settings.config:
+            with contextlib.suppress(OSError):  # then it cannot keep anything
+                own = _isolation.make_private(home / "kmsplug" / str(settings.driver))
+                access = Access(access.read, (*access.write, own))
     # -I: neither the working folder nor PYTHON* variables nor the user's site packages can add code.
-    return Launch((sys.executable, "-I", "-m", "kmsplug_sdk", target), env)
+    command = (sys.executable, "-I", "-m", "kmsplug_sdk", target)
+    return Launch(command, env, isolation, access, settings.limits)
+
+
+def _prepare_command(settings: PluginSettings, folder: Path, where: str) -> Launch:
+    """Return how to start an executable of somebody else.
+
+    Raises:
+        ConfigurationError: There is none, others could have changed it, or its pin cannot be kept.
+    """
+    assert settings.command is not None and settings.isolation is not None  # noqa: S101, PT018 - validated
+    program = _find_program(settings.command[0], folder, f"{where}.command")
+    command = (program, *settings.command[1:])
+    pins = {folder / path: digest for path, digest in settings.files.items()}
+    try:
+        _trust.check_file(Path(program))
+        if settings.sha256 is not None:
+            _trust.check_runs_sealed(Path(program), f"{where}.sha256")
+        for path in pins:
+            _trust.check_file(path)
+    except OSError as error:
+        raise ConfigurationError(f"{where}.command: {_reason(error)}") from None
+    isolation = _isolation.choose(settings.isolation, third_party=True, key=f"{where}.isolation")
+    env = _environment(settings)
+    access = Access()
+    if isolation is not Isolation.PROCESS:
+        own = (*_isolation.files_of(command), *(str(path) for path in pins))
+        access = _access(settings, folder, env, own)
+    return Launch(command, env, isolation, access, settings.limits, settings.sha256, pins, trusted=False)
+
+
+def _environment(settings: PluginSettings) -> dict[str, str]:
+    env = {"PATH": _PATH, "LANG": "C.UTF-8"}
+    env.update({name: os.environ[name] for name in (*_INHERITED, *settings.env) if name in os.environ})
+    env.update(settings.set_env)
+    return env
+
+
+def _access(settings: PluginSettings, folder: Path, env: Mapping[str, str], own: tuple[str, ...]) -> Access:
+    certificates = tuple(
+        env[name] for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE") if name in env
+    )
+    listed = tuple(str(folder / Path(path).expanduser()) for path in settings.read_paths)
+    write = tuple(str(folder / Path(path).expanduser()) for path in settings.write_paths)
+    configured = tuple(_isolation.configured_paths(settings.config, folder))
+    return Access((*own, *certificates, *listed), (*write, *configured))
+
+
+def _data_home() -> Path | None:
+    """Return where the user's programs keep their data, or None for a user without a home."""
+    configured = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if configured.is_absolute():
+        return configured
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".local" / "share"
+    except KeyError:  # usual in containers that run under a bare number
+        return None
 
 
 def available_drivers() -> dict[str, str]:
@@ -105,3 +188,8 @@ def _find_program(program: str, folder: Path, key: str) -> str:
     if found is None:
         raise ConfigurationError(f"{key}: {program!r} is not on {_PATH}", hint="give an absolute path")
     return found
+
+
+def _reason(error: OSError) -> str:
+    named = f"{error.filename}: " if error.filename else ""
+    return f"{named}{error.strerror or 'cannot be looked at'}"

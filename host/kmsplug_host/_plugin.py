@@ -128,6 +128,7 @@ class Plugin:
             last_error=last_error,
             warnings=opened.warnings if opened else (),
             diagnosis=failure.diagnosis if failure else None,
+            isolation=fleet.spec.launch.isolation,
         )
 
     def release(self) -> None:

@@ -1,9 +1,10 @@
 """One driver process: started in a group of its own, its stderr always drained, its end always reaped.
 
 A full stderr pipe would block the driver, and an unread one would lose the reason why it died, so a
-thread reads it for as long as the process lives. The same thread buries the process: what is left of
-its group is killed before the process is reaped, because a reaped process's number, and with it the
-number of its group, may be another's a moment later.
+thread reads it for as long as the process lives. The same thread buries it. The process that the host
+has started, waits for and reaps is the driver's guardian, which ends when nothing of the driver is left,
+in the way in which the driver ended. Signals go through the guardian: the driver's own number may be
+another's a moment after its end.
 """
 
 import contextlib
@@ -16,12 +17,14 @@ import stat
 import subprocess
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from ._deadline import Deadline
 from ._launch import Launch
+from ._spawn import Guarded
 from ._stderr import Stderr
 from .errors import Diagnosis
 
@@ -54,22 +57,14 @@ class DriverProcess:
         """Start the process.
 
         Raises:
-            OSError: The executable cannot be run.
+            OSError: The executable cannot be run, or must not be.
             RuntimeError: No thread can be started; the process was ended again.
         """
         self._launch = launch
         self._log = logging.getLogger(f"kmsplug.plugin.{name}")
         self._words = Stderr(self._log)
-        self._popen = subprocess.Popen(  # noqa: S603 - the command is the operator's
-            launch.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",  # a driver must not depend on where the application happens to run
-            env=dict(launch.env),
-            start_new_session=True,
-        )
+        self._guarded = Guarded(name, launch)
+        self._popen = self._guarded.popen
         assert self._popen.stdin and self._popen.stdout and self._popen.stderr  # noqa: S101, PT018 - pipes were asked for
         self._stdin = self._popen.stdin
         self._writing = threading.Lock()  # held by the one who writes, or closes
@@ -78,7 +73,7 @@ class DriverProcess:
         self._buried = False
         self._ended = threading.Event()
         with contextlib.ExitStack() as on_failure:
-            on_failure.callback(self._abandon)
+            on_failure.callback(self._guarded.abandon)
             os.set_blocking(self._stdin.fileno(), False)
             self._stdout = _Tap(self._popen.stdout, self._popen)
             on_failure.callback(self._stdout.close)
@@ -90,8 +85,8 @@ class DriverProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is also its process group."""
-        return self._popen.pid
+        """The driver's process id, which is also its process group."""
+        return self._guarded.pid
 
     def usage(self) -> Usage | None:
         """Return what it uses, or None when it has ended."""
@@ -157,22 +152,24 @@ class DriverProcess:
         self.close_stdin()
         if self.wait(deadline.remaining_s()) is None:
             self._log.warning("process %d goes on after its stdin was closed: SIGTERM", self.pid)
-            self._signal(signal.SIGTERM)
+            self._tell(self._guarded.terminate)
             if self.wait(TERM_GRACE_S) is None:
                 self._log.warning("process %d ignores SIGTERM: SIGKILL", self.pid)
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL the group, wait for the end, give back stdin."""
+        """Kill the driver and all that descends from it, wait for the end, give back stdin."""
         self.send_kill()
+        if self.wait(_KILL_GRACE_S) is None:
+            self._tell(self._popen.kill)  # a guardian that does not do its work; the driver dies with it
         if self.wait(_KILL_GRACE_S) is None:
             self._log.error("process %d cannot be killed; it is left behind", self.pid)
             return
         self.close_stdin()
 
     def send_kill(self) -> None:
-        """SIGKILL the group, without waiting for the end."""
-        self._signal(signal.SIGKILL)
+        """Kill the driver and all that descends from it, without waiting for the end."""
+        self._tell(self._guarded.end)
 
     def close_stdout(self) -> None:
         """Give back the reading end. Only for the thread that reads it."""
@@ -190,6 +187,7 @@ class DriverProcess:
     def forget(self) -> None:
         """In a forked child: give back its copies of the pipes, and never touch the process."""
         self._buried = self._stdin_done = True
+        self._guarded.close()
         self._stdin.close()
         self._stdout.close()
         self._stderr.close()
@@ -207,14 +205,10 @@ class DriverProcess:
                 self._stdin.close()
             self._writing.release()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _tell(self, command: Callable[[], None]) -> None:
         with self._signalling:
             if not self._buried:
-                self._signal_group(number)
-
-    def _signal_group(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+                command()
 
     def _keep(self) -> None:
         """Drain stderr until the process ends, then bury it."""
@@ -225,19 +219,12 @@ class DriverProcess:
         finally:
             self._stderr.wait_for_exit()
             with self._signalling:
-                self._signal_group(signal.SIGKILL)
                 self._popen.wait()
                 self._buried = True
+                self._guarded.clean_up()
             self._stderr.close()
             self._ended.set()
-
-    def _abandon(self) -> None:
-        """Undo the start, where there is no thread to look after the process."""
-        self._signal_group(signal.SIGKILL)
-        self._popen.wait()
-        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
-            if pipe is not None:
-                pipe.close()
+            self._guarded.remove_folder()
 
 
 _running: Final[weakref.WeakSet[DriverProcess]] = weakref.WeakSet()

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from ._process import Usage
+from .config import Isolation
 from .errors import Diagnosis
 
 
@@ -87,6 +88,7 @@ class PluginStatus:
         last_error: Why a process failed last, one line.
         warnings: What the driver wants an operator to know.
         diagnosis: What is known about the process that failed, while one is missing.
+        isolation: How far its processes are kept from the rest of the machine; never ``auto``.
     """
 
     name: str
@@ -97,6 +99,7 @@ class PluginStatus:
     last_error: str | None = None
     warnings: tuple[str, ...] = field(default=())
     diagnosis: Diagnosis | None = None
+    isolation: Isolation = Isolation.PROCESS
 
 
 def overall_state(states: Collection[PluginState], wanted: int, *, ill: bool = False) -> PluginState:

@@ -6,8 +6,9 @@ references until a plugin is configured.
 
 import tomllib
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -15,7 +16,20 @@ from .errors import ConfigurationError
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 _Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$")]
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # as the system takes it for a program
+
+# They load code into a process, or write its secrets somewhere.
+_REFUSED: Final = frozenset({
+    "NODE_OPTIONS", "NODE_PATH", "GODEBUG", "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES",
+    "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH", "SSLKEYLOGFILE", "BASH_ENV", "ENV", "IFS",
+    "SHELLOPTS", "PERL5LIB", "PERL5OPT", "RUBYLIB", "RUBYOPT", "JAVA_TOOL_OPTIONS",
+    "AWS_DATA_PATH", "BOTO_CONFIG", "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES",
+})  # fmt: skip
+_REFUSED_BEGINNINGS: Final = (
+    "LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE", "DYLD_", "MALLOC_", "PYTHON", "AWS_ENDPOINT_URL",
+    "AWS_CSM_", "CLOUDSDK_",
+)  # fmt: skip
 
 
 class _Table(BaseModel):
@@ -36,6 +50,33 @@ class RecycleSettings(_Table):
     calls: int | None = Field(default=None, ge=1)
 
 
+class Isolation(StrEnum):
+    """How far a driver process is kept from the rest of the machine."""
+
+    PROCESS = "process"
+    """Faults only: a crash, leak or hang stays in its process. No protection from malice."""
+    LANDLOCK = "landlock"
+    """The kernel's Landlock: only its own files; no reading, tracing or (Linux 6.12) signalling of others."""
+    BWRAP = "bwrap"
+    """Bubblewrap: namespaces of its own, so that nothing else is there; needs the program ``bwrap``."""
+    AUTO = "auto"
+    """Landlock where the kernel has it, else ``process`` with a warning."""
+
+
+class Limits(_Table):
+    """``limits = { ... }``: what the kernel lets each process of a plugin use.
+
+    Attributes:
+        data_mb: Megabytes of memory of its own, of which Go and Node reserve more than they use.
+        open_files: Descriptors.
+        file_mb: Megabytes of the longest file that it can write, a database included.
+    """
+
+    data_mb: int = Field(default=2048, ge=16, le=1024 * 1024)
+    open_files: int = Field(default=256, ge=16, le=1024 * 1024)
+    file_mb: int = Field(default=1024, ge=1, le=1024 * 1024)
+
+
 class PluginSettings(_Table):
     """``[plugins.NAME]``: one driver and its configuration.
 
@@ -54,6 +95,12 @@ class PluginSettings(_Table):
         grace_s: Seconds for a sign of life from a driver that missed a deadline.
         overdue_s: Seconds past their deadline after which calls are not expected back.
         deep_check_s: Seconds between deep health checks; default: only when asked.
+        isolation: How far they are kept from the rest of the machine. A command must say it.
+        read_paths: Files and folders that a confined driver may read, besides its own.
+        write_paths: Files and folders that it may write, besides those in ``config``.
+        limits: What the kernel lets each process use.
+        sha256: Pin of the command's executable, in hexadecimal.
+        files: Pins of other files that the command uses, by path.
     """
 
     driver: _Name | None = None
@@ -70,11 +117,33 @@ class PluginSettings(_Table):
     grace_s: float = Field(default=2.0, gt=0, le=60)
     overdue_s: float = Field(default=10.0, ge=0, le=3600)
     deep_check_s: float | None = Field(default=None, ge=1)
+    isolation: Isolation | None = Field(default=None, strict=False)
+    read_paths: list[_Text] = []
+    write_paths: list[_Text] = []
+    limits: Limits = Limits()
+    sha256: _Sha256 | None = None
+    files: dict[_Text, _Sha256] = {}
 
     @model_validator(mode="after")
     def _one_program(self) -> "PluginSettings":
         if (self.driver is None) == (self.command is None):
             raise ValueError('expected either driver = "NAME" or command = ["/path", ...]')
+        return self
+
+    @model_validator(mode="after")
+    def _launched_knowingly(self) -> "PluginSettings":
+        for name in (*self.env, *self.set_env):
+            if name in _REFUSED or name.startswith(_REFUSED_BEGINNINGS):
+                raise ValueError(
+                    f"{name} is never handed on: it changes what code a driver runs or what it reveals"
+                )
+        if self.command is None and (self.sha256 is not None or self.files):
+            raise ValueError("sha256 and files pin a command; a driver is code of this Python environment")
+        if self.command is not None and self.isolation is None:
+            raise ValueError(
+                'a command needs isolation = "auto", "landlock" or "bwrap", '
+                'or "process", which protects from faults and not from malice'
+            )
         return self
 
 

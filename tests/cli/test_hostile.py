@@ -17,7 +17,7 @@ ATTACKS = (b"\x1b]0;", b"\x07", b"\x1b[2J", "\u202e".encode())
 @pytest.fixture
 def hostile(cli: Cli) -> Cli:
     (cli.folder / "plugins.toml").write_text(
-        f'[plugins.hostile]\ncommand = ["{sys.executable}", "{DRIVER}"]\n'
+        f'[plugins.hostile]\ncommand = ["{sys.executable}", "{DRIVER}"]\nisolation = "process"\n'
     )
     return cli
 

@@ -11,6 +11,7 @@ from support.cli import CONFIG, Cli
 BROKEN = f"""
 [plugins.broken]
 command = ["{sys.executable}", "-c", "import sys; sys.exit('no licence \\u001b[31mfound')"]
+isolation = "process"
 """
 
 
@@ -89,7 +90,7 @@ def test_an_unknown_plugin_names_the_known_ones(cli: Cli) -> None:
             "plugins.local.deadline_s: expected a valid number",
         ),
         ('[plugins.local]\ndriver = "nope"\n', "installed are: "),
-        ('[plugins.local]\ncommand = ["./nope"]\n', "plugins.local.command"),
+        ('[plugins.local]\ncommand = ["./nope"]\nisolation = "process"\n', "plugins.local.command"),
         ('[plugins.local]\ndriver = "local"\nconfig = { pat = "x" }\n', "plugins.local.config"),
         ('[plugins.local]\ndriver = "local"\nconfig = { path = 3 }\n', "plugins.local.config.path"),
         ('[plugins.local]\ndriver = "local"\n[keystores.a]\nplugin = "b"\n', "keystores.a.plugin"),

@@ -12,7 +12,7 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_
 
 @pytest.mark.parametrize("model", [PluginSettings, KeystoreSettings])
 def test_every_key_is_documented(model: type[PluginSettings | KeystoreSettings]) -> None:
-    documented = set(re.findall(r"^\| `([a-z_]+)`", TEXT, re.MULTILINE))
+    documented = set(re.findall(r"^\| `([a-z0-9_]+)`", TEXT, re.MULTILINE))
 
     assert set(model.model_fields) <= documented
 

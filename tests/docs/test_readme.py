@@ -35,7 +35,7 @@ def test_the_embedding_program_runs(tmp_path: Path) -> None:
 def test_the_driver_program_serves_and_describes_itself(tmp_path: Path) -> None:
     program = tmp_path / "dice.py"
     program.write_text(BLOCKS[1] + 'import kmsplug_sdk\nkmsplug_sdk.serve("__main__:Dice")\n')
-    settings = {"plugins": {"dice": {"command": [sys.executable, str(program)]}}}
+    settings = {"plugins": {"dice": {"command": [sys.executable, str(program)], "isolation": "process"}}}
 
     with Host.open(settings) as host:
         assert len(host.keystore("dice").random(32)) == 32

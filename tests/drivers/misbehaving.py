@@ -178,6 +178,16 @@ def hands_down(_request: Request) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def limits() -> dict[str, Any]:
+    """Return what the kernel lets this process use, and what it has given up."""
+    import resource
+
+    names = ("CORE", "DATA", "NOFILE", "FSIZE", "AS", "NPROC")
+    found: dict[str, Any] = {name: resource.getrlimit(getattr(resource, f"RLIMIT_{name}")) for name in names}
+    status = Path("/proc/self/status").read_text().splitlines()
+    return {**found, "NoNewPrivs": next(line.split()[1] for line in status if line.startswith("NoNewPrivs"))}
+
+
 def looks_around(request: Request) -> None:
     """Answer with what a process can see of where it runs."""
     descriptors = {}
@@ -186,7 +196,9 @@ def looks_around(request: Request) -> None:
             descriptors[entry.name] = str(entry.readlink())
     argv = Path("/proc/self/cmdline").read_text()
     seen = {"env": dict(os.environ), "cwd": str(Path.cwd()), "argv": argv, "fds": descriptors,
-            "pid": os.getpid(), "group": os.getpgid(0)}  # fmt: skip
+            "pid": os.getpid(), "group": os.getpgid(0), "umask": os.umask(0o077),
+            "files": [entry.name for entry in Path().iterdir()],
+            "mode": Path.cwd().stat().st_mode & 0o777, "limits": limits()}  # fmt: skip
     request["params"]["message"] = base64.b64encode(json.dumps(seen).encode()).decode()
     answer(request)
 

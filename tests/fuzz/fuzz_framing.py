@@ -1,4 +1,4 @@
-"""A target for atheris: however a stream is cut, its frames are the same, and each is an object or refused."""
+"""A target for atheris: however a stream is cut, its frames are the same, each an object or refused."""
 
 import sys
 

@@ -95,6 +95,7 @@ def slow(tmp_path: Path) -> tuple[dict[str, Any], Path, Path]:
         "plugins": {
             "slow": {
                 "command": [sys.executable, str(program)],
+                "isolation": "process",
                 "set_env": {"CAME": str(came), "SAW": str(saw)},
                 "deadline_s": 30,
             }

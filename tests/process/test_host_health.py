@@ -116,7 +116,10 @@ def test_the_snapshot_shows_plugins_processes_and_what_they_use(tmp_path: Path) 
 
 
 def test_only_the_plugins_of_the_wanted_keystores_are_started(tmp_path: Path) -> None:
-    plugins = {"one": misbehaving(tmp_path, "good"), "two": {"command": ["/no/such/driver"]}}
+    plugins = {
+        "one": misbehaving(tmp_path, "good"),
+        "two": {"command": ["/no/such/driver"], "isolation": "process"},
+    }
     with bench(tmp_path), Host.open({"plugins": plugins}, keystores=["one"]) as host:
         assert [plugin.name for plugin in host.plugins()] == ["one"]
         assert host.keystores() == ("one",)

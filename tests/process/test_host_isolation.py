@@ -29,9 +29,9 @@ def test_the_environment_of_the_application_stays_there(
     monkeypatch.setenv("PATH", CANARY, prepend=os.pathsep)
     env = seen(tmp_path)["env"]
 
-    handed_on = {"TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    handed_on = {"TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
                  "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}  # fmt: skip
-    assert set(env) <= {"PATH", "LANG", "LC_CTYPE"} | handed_on
+    assert set(env) <= {"PATH", "LANG", "LC_CTYPE", "HOME", "TMPDIR"} | handed_on
     assert env["LANG"] == "C.UTF-8"
     assert env["PATH"].startswith("/usr/local/sbin:")
     assert CANARY not in str(env)
@@ -63,8 +63,12 @@ def test_a_driver_runs_in_a_folder_and_a_group_of_its_own(
     monkeypatch.chdir(tmp_path)
     found = seen(tmp_path)
 
-    assert found["cwd"] == "/"
+    assert found["cwd"] == found["env"]["HOME"] == found["env"]["TMPDIR"]
+    assert found["files"] == []
+    assert found["mode"] == 0o700
+    assert not Path(found["cwd"]).exists()  # it went with the driver
     assert found["group"] == found["pid"] != os.getpgrp()
+    assert found["umask"] == 0o077
 
 
 def test_a_driver_inherits_no_descriptor_but_its_three_pipes(tmp_path: Path) -> None:
@@ -97,7 +101,7 @@ def test_code_of_the_application_cannot_slip_into_a_bundled_driver(
         (tmp_path / name).write_text(f"open({str(tmp_path / 'slipped')!r}, 'w')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    plugin = {"driver": "local", "config": {"path": str(tmp_path / "store")}, "env": ["PYTHONPATH"]}
+    plugin = {"driver": "local", "config": {"path": str(tmp_path / "store")}}
     with nothing_left(), Host.open({"plugins": {"main": plugin}}) as host:
         assert len(host.keystore("main").random(8)) == 8
         assert sys.executable == host._plugins["main"]._fleet.spec.launch.command[0]

@@ -121,7 +121,7 @@ def program(folder: Path, kind: str) -> str:
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "dangling"])
 def test_what_is_no_executable_is_refused_with_file_and_key(tmp_path: Path, kind: str) -> None:
     config = tmp_path / "plugins.toml"
-    config.write_text(f'[plugins.main]\ncommand = ["{program(tmp_path, kind)}"]\n')
+    config.write_text(f'[plugins.main]\ncommand = ["{program(tmp_path, kind)}"]\nisolation = "process"\n')
     with bench(tmp_path), pytest.raises(ConfigurationError) as caught:
         Host.open(config)
 
@@ -131,7 +131,7 @@ def test_what_is_no_executable_is_refused_with_file_and_key(tmp_path: Path, kind
 
 def test_a_command_that_is_not_found_is_refused_with_where_it_was_looked_for(tmp_path: Path) -> None:
     with bench(tmp_path), pytest.raises(ConfigurationError, match=r"'no-such-driver' is not on /usr/local"):
-        Host.open({"plugins": {"main": {"command": ["no-such-driver"]}}})
+        Host.open({"plugins": {"main": {"command": ["no-such-driver"], "isolation": "process"}}})
 
 
 def test_a_command_is_never_looked_for_in_the_path_of_the_application(
@@ -143,7 +143,7 @@ def test_a_command_is_never_looked_for_in_the_path_of_the_application(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with bench(tmp_path), pytest.raises(ConfigurationError, match="planted-driver"):
-        Host.open({"plugins": {"main": {"command": ["planted-driver"]}}})
+        Host.open({"plugins": {"main": {"command": ["planted-driver"], "isolation": "process"}}})
 
 
 @pytest.mark.parametrize(("text", "reason"), [
@@ -154,7 +154,7 @@ def test_an_executable_that_cannot_be_run_is_described(tmp_path: Path, text: str
     path.write_text(text)
     path.chmod(0o755)
     with bench(tmp_path), pytest.raises(PluginUnavailable, match=reason) as caught:
-        Host.open({"plugins": {"main": {"command": [str(path)]}}})
+        Host.open({"plugins": {"main": {"command": [str(path)], "isolation": "process"}}})
 
     assert caught.value.diagnosis is not None
     assert caught.value.diagnosis.exit == "not run"
@@ -400,7 +400,10 @@ def test_paths_are_relative_to_the_file_not_to_the_application(
     plugin = misbehaving(tmp_path, "says", "plugin.initialize", says({**HELLO, "config_schema": SCHEMA}))
     command = json.dumps(plugin["command"])
     config = folder / "plugins.toml"
-    config.write_text(f'[plugins.bad]\ncommand = {command}\nconfig = {{ region = "eu", store = "keys" }}\n')
+    config.write_text(
+        f'[plugins.bad]\ncommand = {command}\nisolation = "process"\n'
+        'config = { region = "eu", store = "keys" }\n'
+    )
     monkeypatch.chdir("/")
     with bench(tmp_path), Host.open(config) as host:
         host.keystore("bad").random(8)

@@ -29,7 +29,7 @@ def misbehaving(folder: Path, mode: str, *arguments: str, **settings: Any) -> di
     """Return the table of a plugin whose driver is ``misbehaving.py``."""
     script = str(DRIVERS / "misbehaving.py")
     command = [sys.executable, "-I", "-S", script, mode, str(folder), *arguments]
-    return {"command": command, "deadline_s": LONG_S, **settings}
+    return {"command": command, "isolation": "process", "deadline_s": LONG_S, **settings}
 
 
 @dataclass

@@ -94,11 +94,13 @@ def describe(context: typer.Context, name: _Name) -> None:
                 "name": name,
                 "driver": status.driver,
                 "identity": status.identity,
+                "isolation": status.isolation,
                 "capabilities": [row.model_dump(mode="json", exclude_defaults=True) for row in rows],
             }
         )
         return
-    _output.print_fields("Plugin", [("name", name), ("driver", status.driver), ("identity", status.identity)])
+    facts = {"driver": status.driver, "identity": status.identity, "isolation": status.isolation}
+    _output.print_fields("Plugin", [("name", name), *facts.items()])
     table = [
         (
             operation.wire,

@@ -11,7 +11,7 @@ from kmsplug_host.config import load
 from kmsplug_host.errors import ConfigurationError
 
 CANARY = "c4n4ry-s3cr3t"
-PLUGINS = '[plugins.main]\ncommand = ["/bin/true"]\n'
+PLUGINS = '[plugins.main]\ncommand = ["/bin/true"]\nisolation = "process"\n'
 KEYSTORES = PLUGINS + "[keystores.k]\nplugin = 'main'\n"
 
 
