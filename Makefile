@@ -10,7 +10,7 @@ UV := $(BIN)/uv
 PACKAGES := host plugins protocol sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types package conformance bench docs format lock clean
+.PHONY: help demo test soak lint types package conformance bench docs format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,6 +20,9 @@ demo: $(VENV)/.runtime ## the whole way once: a file encrypted, the key rotated,
 
 test: $(VENV)/.dev ## set up what the tests need and run them all
 	@$(BIN)/python -m pytest
+
+soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods in many rounds
+	@KMSPLUG_SOAK=1 $(BIN)/python -m pytest tests/chaos tests/fuzz tests/zoo
 
 lint: $(VENV)/.dev ## style and import directions
 	@$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The table of the zoo: what a driver does, and what its callers get. The README's is made of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from kmsplug_host.errors import (
     KmsplugError,
@@ -39,6 +40,7 @@ class Beast:
         change: Whether the call is a change, which is never repeated; else it is a mac.
             within_s: How long the call may take, on a slow machine.
         message: What is sent to be authenticated.
+        settings: Of its plugin.
     """
 
     does: str
@@ -50,6 +52,7 @@ class Beast:
     change: bool = False
     within_s: float = 10.0
     message: bytes = b"good"
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def _dies(does: str, match: str, *mode: str, within_s: float = 10.0) -> Beast:
@@ -89,8 +92,11 @@ BEASTS = (
     _dies("exits with status 0", "exit status 0", "exits", "0"),
     _dies("segfaults", "SIGSEGV", "segfaults"),
     _dies("aborts", "SIGABRT", "aborts"),
-    _dies("is killed in the middle of an answer", "exit status 7", "dies_mid_reply"),
-    _dies("runs out of memory", "exit status 1", "runs_out_of_memory"),
+    _dies("dies in the middle of an answer", "exit status 7", "dies_mid_reply"),
+    replace(
+        _dies("runs out of the memory that it may have", "exit status 1", "takes_memory"),
+        settings={"limits": {"data_mb": 128}},
+    ),
     _dies("leaves grandchildren that hold its pipes", "exit status 3", "forks"),
     _dies("floods stderr and dies", "SIGABRT", "floods_stderr_and_dies", within_s=30),
     _hangs("never answers", "waits"),

@@ -46,7 +46,7 @@ def settle(folder: Path, mode: str, text: str) -> None:
     said = folder / "said"
     said.write_text(json.dumps(text), encoding="ascii")
     command = json.dumps([sys.executable, str(DRIVERS / "mouthpiece.py"), mode, str(said)])
-    (folder / "plugins.toml").write_text(f"[plugins.bad]\ncommand = {command}\n")
+    (folder / "plugins.toml").write_text(f'[plugins.bad]\nisolation = "process"\ncommand = {command}\n')
     (folder / "message").write_bytes(bytes(32))
 
 

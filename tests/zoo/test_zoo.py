@@ -9,6 +9,7 @@ from kmsplug_host import Host, PluginState
 from kmsplug_host.errors import KmsplugError, PluginCrashed, PluginUnavailable, Timeout
 from kmsplug_protocol import Outcome
 from support.host import LONG_S, Bad, begin, bench, misbehaving, wait_until
+from support.tables import published
 from support.zoo import STALL_S, Neighbour, beast, beside_a_neighbour
 
 from .beasts import BEASTS, SHORT_S, STARTS, Beast
@@ -44,7 +45,7 @@ def call(bad: Bad, kind: Beast) -> None:
 @pytest.mark.parametrize("kind", BEASTS, ids=lambda kind: kind.does)
 def test_a_driver_that(kind: Beast, tmp_path: Path) -> None:
     def meet(folder: Path) -> Neighbour:
-        with beside_a_neighbour(folder, *kind.mode) as (bad, neighbour):
+        with beside_a_neighbour(folder, *kind.mode, **kind.settings) as (bad, neighbour):
             first = bad.pid
             began = time.monotonic()
             if kind.error is None:
@@ -128,3 +129,12 @@ def test_a_driver_that_crashes_again_and_again_is_quarantined_and_said_to_be(tmp
         assert status.diagnosis is not None
         assert status.diagnosis.exit == "SIGSEGV"
     assert neighbour.failures == []
+
+
+def test_the_readme_says_what_happens_when_a_driver_misbehaves() -> None:
+    rows: dict[str, list[str]] = {}
+    for kind in (*STARTS, *BEASTS):
+        rows.setdefault(kind.gets, []).append(kind.does)
+    table = {"; ".join(does): {"its callers get": gets} for gets, does in rows.items()}
+
+    assert published("zoo", table) == table
