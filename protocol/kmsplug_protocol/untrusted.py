@@ -7,10 +7,11 @@ from typing import Final
 DEFAULT_LIMIT: Final = 4096
 
 # C0 except tab, DEL, C1, soft hyphen, line and paragraph separators, bidi controls, zero-width characters,
-# surrogates, annotation marks, and the tag characters in which a text can hide another one.
+# letters that show nothing, surrogates, annotation marks, and the tags and selectors in which a text can hide
+# another one.
 _DANGEROUS: Final = re.compile(
-    "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
+    "\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e01ef]"
 )
 
 

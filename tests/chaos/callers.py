@@ -59,7 +59,7 @@ class Caller:
             if chance < 0.05:
                 self._create()
             else:
-                self._try(name, make, patient=chance < 0.6)
+                self._try(name, make, patient=chance < 0.4)
 
     def _try(self, name: str, make: Callable[[float], bool], *, patient: bool) -> None:
         began = time.monotonic()

@@ -45,6 +45,8 @@ def test_describe_shows_every_operation_of_the_protocol_with_or_without(cli: Cli
 
     assert "crypto.encrypt\tnative\t" in text
     assert "key.get_region\tno" in text
+    assert "protection=software; key_algorithm=" in text
+    assert "\\u{" not in text
 
 
 def test_one_broken_plugin_does_not_hide_the_others(cli: Cli) -> None:

@@ -126,8 +126,7 @@ def aborts(request: Request) -> None:
 
 def takes_memory(request: Request) -> None:
     """Take memory, 512 MiB at the most, until there is none."""
-    for _ in range(32):
-        HELD.append(bytearray(16 * MIB))
+    HELD.extend(bytearray(16 * MIB) for _ in range(32))
     os._exit(99)
 
 

@@ -28,13 +28,20 @@ def plain(model: Model) -> dict[str, Any]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows: as a table on a terminal, tab-separated with a header line in a pipe."""
-    texts = [[untrusted("" if cell is None else str(cell), 512) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        for line in [list(columns), *texts]:
-            sys.stdout.write("\t".join(cell.replace("\t", " ") for cell in line) + "\n")
+    """Print rows: as a table on a terminal, tab-separated with a header line in a pipe.
+
+    A cell that is a list has a line for each of its items on a terminal, and semicolons between them in a pipe.
+    """
+    if sys.stdout.isatty():
+        _draw(title, columns, [[_cell(cell, "\n") for cell in row] for row in rows])
         return
-    _draw(title, columns, texts)
+    for line in [list(columns), *([_cell(cell, "; ").replace("\t", " ") for cell in row] for row in rows)]:
+        sys.stdout.write("\t".join(line) + "\n")
+
+
+def _cell(cell: object, between: str) -> str:
+    items = cell if isinstance(cell, list) else ["" if cell is None else cell]
+    return between.join(untrusted(str(item), 512) for item in items)
 
 
 def _draw(title: str, columns: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> None:
@@ -64,7 +71,8 @@ def print_fields(title: str, fields: Iterable[tuple[str, object]]) -> None:
         _draw(title, None, present)
         return
     for name, text in present:
-        sys.stdout.write(f"{name}\t{text}\n")
+        spaced = text.replace("\t", " ")  # a tab of a driver is no border of a column
+        sys.stdout.write(f"{name}\t{spaced}\n")
 
 
 def _text(value: object) -> str:

@@ -102,11 +102,7 @@ def describe(context: typer.Context, name: _Name) -> None:
     facts = {"driver": status.driver, "identity": status.identity, "isolation": status.isolation}
     _output.print_fields("Plugin", [("name", name), *facts.items()])
     table = [
-        (
-            operation.wire,
-            "native" if operation.wire in offered else "no",
-            "\n".join(offered.get(operation.wire, [])),
-        )
+        (operation.wire, "native" if operation.wire in offered else "no", offered.get(operation.wire, []))
         for operation in KEYSTORE_API
     ]
     _output.print_table("Operations", ["OPERATION", "OFFERED", "LIMITS"], table)

@@ -12,7 +12,8 @@ bounded = settings(derandomize=True, deadline=None, max_examples=300)
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 ZERO_WIDTH = "\u00ad\u180e\u200b\u200c\u200d\u2060\ufeff"
 BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
-TAGS = "".join(map(chr, range(0xE0000, 0xE0080)))
+TAGS = "".join(map(chr, range(0xE0000, 0xE01F0)))
+FILLERS = "\u115f\u1160\u3164\uffa0"
 CONTROLS = "".join(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if code != 9)
 
 nasty = st.text(
@@ -23,7 +24,10 @@ nasty = st.text(
 
 def dangerous(character: str) -> bool:
     # Of the format characters only those: others are letters' companions, as U+0600 before Arabic digits.
-    return character in CONTROLS + BIDI + ZERO_WIDTH + BREAKS + TAGS or "\ud800" <= character <= "\udfff"
+    return (
+        character in CONTROLS + BIDI + ZERO_WIDTH + BREAKS + FILLERS + TAGS
+        or "\ud800" <= character <= "\udfff"
+    )
 
 
 @bounded
@@ -56,7 +60,9 @@ def test_harmless_text_stays_as_it_is(text: str) -> None:
     assert untrusted(harmless, 1000) == harmless
 
 
-@pytest.mark.parametrize("character", CONTROLS + BIDI + ZERO_WIDTH + BREAKS + "\ud800\udfff\ufff9" + TAGS[:3])
+@pytest.mark.parametrize(
+    "character", CONTROLS + BIDI + ZERO_WIDTH + BREAKS + FILLERS + "\ud800\udfff\ufff9" + TAGS[:3] + TAGS[-1]
+)
 def test_a_dangerous_character_reads_as_its_code(character: str) -> None:
     assert untrusted(f"a{character}b") == f"a\\u{{{ord(character):x}}}b"
 
