@@ -23,6 +23,7 @@ _E_CHANGED = "Public Key e changed"  # no private key goes with it, and a key is
 _PEER_IS_BAD = "CAVS's Static public key"
 
 Record = dict[str, str]
+Params = dict[str, bytes | str]
 
 
 def lines(path: str) -> Iterator[str]:
@@ -77,7 +78,7 @@ def key_wrap(padded: bool) -> Iterator[Vector]:
         for number, (_, record) in enumerate(records(path)):
             wrapped = bytes.fromhex(record["C"])
             key = None if "FAIL" in record else bytes.fromhex(record["P"])
-            params = {"mechanism": f"AES_256_{name}"}
+            params: Params = {"mechanism": f"AES_256_{name}"}
             yield Vector(
                 f"{path}, record {number}",
                 "AES_256_KW",
@@ -95,9 +96,9 @@ def hmac(bits: int) -> Iterator[Vector]:
         key, message, mac = (bytes.fromhex(record[name]) for name in ("Key", "Msg", "MD"))
         if len(key) < SHORTEST_HMAC_KEY:
             continue
-        algorithm, mechanism = f"HMAC_SHA_{bits}", {"mechanism": f"HMAC_SHA_{bits}"}
+        algorithm = f"HMAC_SHA_{bits}"
         about = (f"{path}, record {number}", algorithm, "GENERATE_VERIFY_MAC", key)
-        asked = {**mechanism, "message": message}
+        asked: Params = {"mechanism": algorithm, "message": message}
         wrong = bytes([mac[0] ^ 1]) + mac[1:]
         yield Vector(*about, "crypto.mac", asked, {"mac": mac})
         yield Vector(*about, "crypto.verify_mac", {**asked, "mac": mac}, {"valid": True})
@@ -227,7 +228,8 @@ def ed25519() -> Iterator[Vector]:
     for number, line in enumerate(lines(path), 1):
         private, public, message, signed = (bytes.fromhex(part) for part in line.split(":")[:4])
         about = (f"{path}, line {number}", "ED25519", "SIGN_VERIFY", keys.ed25519_key(private[:32]))
-        asked, signature = {"message": message, "mechanism": "ED25519"}, signed[:64]
+        asked: Params = {"message": message, "mechanism": "ED25519"}
+        signature = signed[:64]
         wrong = signature[:-1] + bytes([signature[-1] ^ 0x80])
         assert private[32:] == public
         yield Vector(*about, "crypto.sign", asked, {"signature": signature})
@@ -260,7 +262,11 @@ def ml_dsa() -> Iterator[Vector]:
         about = (f"{path}, record {number}", "ML_DSA_65", "SIGN_VERIFY")
         material = keys.ml_dsa_key(bytes.fromhex(record["xi"]))
         message, signed = bytes.fromhex(record["msg"]), bytes.fromhex(record["sm"])
-        asked = {"message": message, "signature": signed[: -len(message)], "mechanism": "ML_DSA_65"}
+        asked: Params = {
+            "message": message,
+            "signature": signed[: -len(message)],
+            "mechanism": "ML_DSA_65",
+        }
         public = {"public_key": keys.ml_dsa_public(bytes.fromhex(record["pk"]))}
         assert record["ctx"]
         yield Vector(*about, material, "key.get_public_key", {}, public)
