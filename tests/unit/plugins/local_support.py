@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,35 @@ class Keystore:
 
     def states(self, key_id: str) -> list[str]:
         return [each["state"] for each in self.call("key.list_versions", key_id=key_id)["versions"]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A session, and a look at the rows behind it."""
+
+    session: Keystore
+    folder: Path
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def active(self, algorithm: str, usage: str) -> str:
+        """Return a key that works; there is one of each kind, because some take long to make."""
+        if (algorithm, usage) not in self.keys:
+            self.keys[algorithm, usage] = self.session.create(algorithm, usage=usage)
+        return self.keys[algorithm, usage]
+
+    def rows(self) -> list[list[Any]]:
+        tables = ("meta", "keys", "versions", "aliases")
+        return [read(self.folder, f"SELECT * FROM {table}") for table in tables]  # noqa: S608
+
+    def refuses(self, code: str, method: str, **params: Any) -> None:
+        """Require a code, an answer of bounded length, and that nothing changed."""
+        before = self.rows()
+
+        error = self.session.error(method, **params)  # its wait is bounded
+
+        assert error["data"]["code"] == code, (method, params, error)
+        assert len(error["message"]) < 4096
+        assert self.rows() == before, f"a refused {method} changed the store"
 
 
 @contextlib.contextmanager
