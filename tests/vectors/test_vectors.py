@@ -23,8 +23,8 @@ SOURCES: dict[str, tuple[Source, int | None]] = {
     "NIST AES-128-GCM": (partial(nist.aes_gcm, 128), 3),
     "NIST AES-256-GCM": (partial(nist.aes_gcm, 256), 6),
     "RFC 3394": (published.rfc_3394, None),
-    "NIST AES-KW": (partial(nist.key_wrap, padded=False), 4),
-    "NIST AES-KWP": (partial(nist.key_wrap, padded=True), 4),
+    "NIST AES-KW": (partial(nist.key_wrap, padded=False), 6),
+    "NIST AES-KWP": (partial(nist.key_wrap, padded=True), 6),
     "RFC 4231 SHA-256": (partial(nist.hmac, 256), 2),
     "RFC 4231 SHA-384": (partial(nist.hmac, 384), 2),
     "RFC 4231 SHA-512": (partial(nist.hmac, 512), 2),
@@ -79,9 +79,9 @@ WITHOUT_VECTORS = {
 }
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
-    with keystore(tmp_path_factory.mktemp("vectors") / "keystore") as opened:
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Keystore]:
+    with keystore(tmp_path / "keystore") as opened:
         yield opened
 
 
