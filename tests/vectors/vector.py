@@ -46,15 +46,19 @@ class Vector:
 def of_keys(vectors: Iterable[Vector], keys: int | None) -> list[Vector]:
     """Return the vectors of so many keys, evenly spread over all of them; None: all vectors.
 
-    Taking in a key costs far more than using it, so it is keys that are chosen.
+    Taking in a key costs far more than using it, so it is keys that are chosen. Where no refusal is among
+    their vectors and the source has any, one more key comes with one.
     """
     by_key: dict[tuple[str, bytes], list[Vector]] = {}
     for vector in vectors:
         by_key.setdefault((vector.usage, vector.material), []).append(vector)
     lists = list(by_key.values())
-    if keys is not None and keys < len(lists):
-        lists = [lists[number * len(lists) // keys] for number in range(keys)]
-    return [vector for each in lists for vector in each]
+    if keys is None or keys >= len(lists):
+        return [vector for each in lists for vector in each]
+    chosen = [vector for number in range(keys) for vector in lists[number * len(lists) // keys]]
+    if all(vector.positive for vector in chosen):
+        chosen += next((each for each in lists if not all(vector.positive for vector in each)), [])
+    return chosen
 
 
 def failures(session: Keystore, vectors: Iterable[Vector]) -> Iterator[str]:
