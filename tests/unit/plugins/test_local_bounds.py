@@ -127,6 +127,32 @@ def test_a_key_id_of_any_form_is_not_found_or_refused_by_every_operation(stored:
             stored.refuses(code, method, key_id=key_id, **params)
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        *(
+            (method, {member: value})
+            for method in ("key.list", "key.list_versions")
+            for member, value in (("limit", 0), ("limit", 1001), ("limit", 2**63), ("cursor", "x" * 4097))
+        ),
+        *(("key.schedule_deletion", {"window_days": days}) for days in (-1, 6, 31, 3651, 2**53)),
+        ("crypto.batch", {"calls": []}),
+        ("crypto.batch", {"calls": [{"method": "crypto.random", "params": {"length_bytes": 1}}] * 1001}),
+        ("key.get_import_parameters", {"wrapping_algorithm": "x" * 65}),
+        ("key.create", {"algorithm": "AES_256_GCM", "tags": {str(number): "" for number in range(51)}}),
+    ],
+)
+def test_numbers_and_lists_end_at_their_bounds(stored: Stored, method: str, params: dict[str, Any]) -> None:
+    key_id = stored.active("AES_256_GCM", "ENCRYPT_DECRYPT")
+
+    stored.refuses("INVALID_ARGUMENT", method, key_id=key_id, **params)
+
+
+@pytest.mark.parametrize("length", [0, 1, 55, 56, 72, 1024, 100_000])
+def test_a_backup_of_any_length_that_is_none_is_refused(stored: Stored, length: int) -> None:
+    stored.refuses("INVALID_CIPHERTEXT", "key.restore", backup=b64(bytes(length)))
+
+
 def test_tags_end_at_their_bounds(stored: Stored) -> None:
     most = {f"{number:0256}": "é" * 1024 for number in range(50)}
     key_id = stored.session.create(tags=most)
