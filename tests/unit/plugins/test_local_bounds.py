@@ -100,10 +100,11 @@ KEY_OPERATIONS: dict[str, dict[str, Any]] = {
         f"key.{name}": {}
         for name in (
             "get", "enable", "disable", "rotate", "list_versions", "get_public_key", "schedule_deletion",
-            "cancel_deletion", "purge", "backup", "get_import_parameters", "tag",
+            "cancel_deletion", "purge", "backup", "get_import_parameters", "tag", "get_region",
         )
     },
     "key.set_state": {"state": "SUSPENDED"},
+    "key.transform_access": {"access_data": {}},
     "key.set_alias": {"alias": "a"},
     "key.remove_alias": {"alias": "a"},
     "key.import": {"wrapped_key": "", "import_token": "", "wrapping_algorithm": BY_OAEP},
@@ -111,10 +112,11 @@ KEY_OPERATIONS: dict[str, dict[str, Any]] = {
 
 
 def test_a_key_id_of_any_form_is_not_found_or_refused_by_every_operation(stored: Stored) -> None:
-    known = {row.operation for row in ROWS} - {"key.create", "key.list", "key.restore"}
+    known = {row.operation for row in ROWS if not row.operation.startswith("key.validate")}  # which opine
     operations = {**KEY_OPERATIONS, **asked("X25519", {})}
     source = {"source_key_id": stored.session.create(), "ciphertext": ""}
-    assert known - operations.keys() == {"crypto.reencrypt", "crypto.random", "crypto.batch"}
+    without = {"key.create", "key.list", "key.restore", "crypto.random", "crypto.batch"}
+    assert known - operations.keys() == {*without, "crypto.reencrypt"}
 
     for key_id, code in (
         *((name, "KEY_NOT_FOUND") for name in NAMES.values()),
