@@ -4,6 +4,7 @@ Of the places, the first so many that are ready work, in their order; the others
 promote a spare: the moment a working process is lost, the next ready one is among the first.
 """
 
+import contextlib
 import functools
 import logging
 import threading
@@ -54,6 +55,7 @@ class Fleet:
         self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
         self.working: tuple[Replica, ...] = ()
         self._replaced: list[Replica] = []
+        self._awaits_release = False
         self.retired = False
 
     def start(self) -> None:
@@ -178,7 +180,28 @@ class Fleet:
                 self._choose()
                 replica.retire("replaced")  # comes here again, with nothing to replace
         self._choose()
+        if not self._awaits_release and self.spec.release_file is not None and self._is_quarantined():
+            self._awaits_release = True
+            self._supervisor.submit(functools.partial(self._look_for_release, time.time_ns()), _SAMPLE_S)
         self._report(self, reason)
+
+    def _look_for_release(self, since_ns: int) -> None:
+        """On the supervisor's thread, while a process is in quarantine: see whether an operator ends that."""
+        path = self.spec.release_file
+        with self._changed:
+            self._awaits_release = self._is_quarantined() and not self.retired
+            if not self._awaits_release or path is None:
+                return
+        now_ns = time.time_ns()
+        with contextlib.suppress(OSError):  # it is not there
+            if path.stat().st_mtime_ns >= since_ns:
+                self._log.info("released by %s", path)
+                since_ns = now_ns
+                self.release()
+        self._supervisor.submit(functools.partial(self._look_for_release, since_ns), _SAMPLE_S)
+
+    def _is_quarantined(self) -> bool:
+        return any(replica.state is PluginState.QUARANTINED for replica in self._everybody())
 
     def _is_covered(self) -> bool:
         return len(self.working) >= self.spec.settings.processes
