@@ -6,7 +6,6 @@ promote a spare: the moment a working process is lost, the next ready one is amo
 
 import contextlib
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +48,6 @@ class Fleet:
         self._supervisor = supervisor
         self._changed = changed
         self._report = report
-        self._log = logging.getLogger(f"kmsplug.plugin.{spec.name}")
         self._login = Login(spec, version)
         self._shared = Shared(spec, self._login, supervisor, changed, self._moved, self._is_covered)
         self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
@@ -195,7 +193,6 @@ class Fleet:
         now_ns = time.time_ns()
         with contextlib.suppress(OSError):  # it is not there
             if path.stat().st_mtime_ns >= since_ns:
-                self._log.info("released by %s", path)
                 since_ns = now_ns
                 self.release()
         self._supervisor.submit(functools.partial(self._look_for_release, since_ns), _SAMPLE_S)
@@ -215,20 +212,22 @@ class Fleet:
         with self._changed:
             if self.retired:
                 return
+            self._supervisor.submit(self._recycle_one, _SAMPLE_S)
             busy = any(replica.successor is not None for replica in self.replicas)
             candidates = [] if busy else [r for r in self.replicas if r.state is PluginState.READY]
         for replica in candidates:
             if (reason := self._due(replica)) is not None:
                 self._replace(replica, reason)
                 break
-        self._supervisor.submit(self._recycle_one, _SAMPLE_S)
 
     def _replace(self, replica: Replica, reason: str) -> None:
         with self._changed:
             if self.retired:
                 return
-            successor = replica.successor = Replica(self._shared, restarts=replica.restarts + 1)
-        self._log.info("process %s is replaced: %s", replica.process and replica.process.pid, reason)
+            pid = replica.process.pid if replica.process else None
+            instead = f"process {pid}: {reason}"
+            successor = Replica(self._shared, restarts=replica.restarts + 1, instead=instead)
+            replica.successor = successor
         successor.start()
 
     def _due(self, replica: Replica) -> str | None:
