@@ -194,6 +194,31 @@ def test_a_host_that_was_itself_stopped_kills_nobody(tmp_path: Path) -> None:
     assert watched.pings == 1
 
 
+def test_a_ping_that_cannot_be_written_is_tried_again_before_the_driver_is_blamed() -> None:
+    """Another caller may be writing just then."""
+    watched = _Watched()
+    watched.overdue = {1: time.monotonic()}
+    watched.busy = 3
+    supervisor = Supervisor()
+    given_up: list[str] = []
+
+    def answer() -> None:
+        if watched.pings > watched.busy:
+            watched.answers += 1
+            watched.overdue.clear()
+
+    watched.on_ping = answer
+    settings = PluginSettings(driver="x", grace_s=1, overdue_s=3600)
+    Watchdog(watched, supervisor, settings, 1, given_up.append).missed(False)
+    wait_until(lambda: not watched.overdue, "a ping that was written")
+    done = threading.Event()
+    supervisor.submit(done.set, 1.5)
+    assert done.wait(LONG_S)
+    supervisor.close()
+
+    assert given_up == []
+
+
 class _Watched:
     """A connection that answers when the test says so."""
 
@@ -202,9 +227,11 @@ class _Watched:
         self.overdue: dict[int, float] = {}
         self.ended = False
         self.pings = 0
+        self.busy = 0
         self.on_ping: Any = lambda: None
 
-    def ping(self) -> None:
+    def ping(self) -> bool:
         """Note it."""
         self.pings += 1
         self.on_ping()
+        return self.pings > self.busy
