@@ -175,7 +175,7 @@ class Connection:
             )
 
     def ping(self) -> bool:
-        """Ask for a sign of life, which `answers` counts; return whether the pipe took the request at once."""
+        """Ask for a sign of life, which `answers` counts; return whether the pipe took that at once."""
         self._ping_id = next(self._ids)
         params = {"meta": {"deadline_ms": 1000}}  # SPEC.md [3.4-2]
         frame = encode_frame(jsonrpc.request(_PING, params, self._ping_id))
