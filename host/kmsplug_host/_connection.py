@@ -174,12 +174,12 @@ class Connection:
                 encode_frame(jsonrpc.notification(method, params)), Deadline.after(_NOTIFY_DEADLINE_S)
             )
 
-    def ping(self) -> None:
-        """Ask for a sign of life, if the pipe takes the request at once: `answers` tells whether one came."""
+    def ping(self) -> bool:
+        """Ask for a sign of life, which `answers` counts; return whether the pipe took that at once."""
         self._ping_id = next(self._ids)
         params = {"meta": {"deadline_ms": 1000}}  # SPEC.md [3.4-2]
         frame = encode_frame(jsonrpc.request(_PING, params, self._ping_id))
-        self._process.write(frame, Deadline(0.0))  # shorter than PIPE_BUF: taken whole or not at all
+        return bool(self._process.write(frame, Deadline(0.0)))  # below PIPE_BUF: taken whole or not at all
 
     def give_up(self, reason: str) -> None:
         """End a process that will never answer again: SIGTERM, then SIGKILL. Bounded; its calls fail."""

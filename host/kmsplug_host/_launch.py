@@ -62,6 +62,7 @@ class PluginSpec:
         launch: What to run.
         folder: What relative paths in its settings are relative to.
         where: Where its table stands, for errors: ``plugins.toml: plugins.main``.
+        release_file: What ends its quarantine when it is touched.
     """
 
     name: str
@@ -69,6 +70,7 @@ class PluginSpec:
     launch: Launch
     folder: Path
     where: str
+    release_file: Path | None = None
 
 
 def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
@@ -84,7 +86,8 @@ def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
             where = f"{source.name}: plugins.{name}"
             prepare = _prepare_driver if settings.command is None else _prepare_command
             launch = prepare(settings, source.folder, where)
-            specs.append(PluginSpec(name, settings, launch, source.folder, where))
+            release_file = source.release_file(name)
+            specs.append(PluginSpec(name, settings, launch, source.folder, where, release_file))
     return specs
 
 

@@ -14,9 +14,10 @@ The whole machine::
           QUARANTINED                                  DRAINING -----> STOPPED
                                                                  calls ended
 
-Any state may be retired. A process that is given up is DRAINING until it has ended, which takes the time
+Any state may be retired. A process that is given up is started again when it has ended, which takes the time
 between SIGTERM and SIGKILL at most. Processes are started on the supervisor's thread, the handshake is done
-on one of its own, and the end is reported on the reading thread of the connection.
+on one of its own, and the end is reported on the reading thread of the connection. Nothing is logged on the
+supervisor's thread where that can be avoided: an application's handler may take its time.
 """
 
 import functools
@@ -52,7 +53,7 @@ _REFILL_DELAY_S: Final = 0.1  # a start takes a processor, which the spare that 
 _NO_THREAD_DELAY_S: Final = 1.0  # before the next try where the system has no thread for us
 
 _CRASHES: Final = (PluginCrashed, ProtocolViolation)
-_SERVING: Final = (PluginState.READY, PluginState.DRAINING)
+_SERVED: Final = (PluginState.READY, PluginState.BACKOFF)  # the latter where it was given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,18 @@ class Shared:
 
 
 class Replica:
-    """One place for a process. What is not a method is read and written while `Shared.changed` is held."""
+    """One place for a process. What is not a method is read and written while `Shared.changed` is held.
 
-    def __init__(self, shared: Shared, *, restarts: int = 0) -> None:
+    Args:
+        shared: What it shares with the plugin's others.
+        restarts: How often the place had a new process already.
+        instead: What it replaces and why, for the log.
+    """
+
+    def __init__(self, shared: Shared, *, restarts: int = 0, instead: str | None = None) -> None:
         settings = shared.spec.settings
         self._shared = shared
+        self._instead = instead
         self._log = logging.getLogger(f"kmsplug.plugin.{shared.spec.name}")
         self.policy = RestartPolicy(settings.max_crashes, settings.crash_window_s)
         self.state = PluginState.STARTING
@@ -235,6 +243,9 @@ class Replica:
     def _ready(self, connection: Connection, opened: Opened) -> None:
         for warning in opened.warnings if self.restarts == 0 else ():
             self._log.warning("driver says: %s", warning)
+        if self._instead is not None:
+            self._log.info("replaced %s", self._instead)
+            self._instead = None
         give_up = functools.partial(self._give_up, connection)
         shared = self._shared
         watchdog = Watchdog(
@@ -257,15 +268,14 @@ class Replica:
         """On the supervisor's thread: end a process that does not answer, and send nothing more to it."""
         with self._shared.changed:
             if self.connection is connection and self.state is PluginState.READY:
-                self._go(PluginState.DRAINING, reason)
-        self._log.error("the driver is ended: %s", reason)
+                self._go(PluginState.BACKOFF, reason)
         self._on_a_thread(functools.partial(connection.give_up, reason), "stop")
 
     def _ended(self, connection: Connection) -> None:
         """On the reading thread, after the process has ended."""
         with self._shared.changed:
             # One during the handshake is reported by whoever does that.
-            served = self.connection is connection and self.state in _SERVING and not self.retired
+            served = self.connection is connection and self.state in _SERVED and not self.retired
             lived_s = time.monotonic() - self.ready_since
         failure = connection.failure()
         if served and failure is not None:

@@ -14,10 +14,13 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
+from ._deadline import Deadline
 from ._supervisor import Supervisor
 from .config import PluginSettings
+
+_AGAIN_S: Final = 0.02  # until a ping is tried again that could not be written
 
 
 class Watched(Protocol):
@@ -32,8 +35,8 @@ class Watched(Protocol):
     def ended(self) -> bool:
         """Whether there is no process any more."""
 
-    def ping(self) -> None:
-        """Send a ping, without waiting for anything."""
+    def ping(self) -> bool:
+        """Send a ping without waiting for anything; return whether that was possible."""
 
 
 class Watchdog:
@@ -90,9 +93,15 @@ class Watchdog:
         if wait_s > 0:  # it was given up before its deadline, by a caller who cancelled
             self._supervisor.submit(self._look, wait_s)
             return
-        seen = self._watched.answers
-        self._watched.ping()
-        self._supervisor.submit(partial(self._judge, seen), self._grace_s)
+        self._ask(self._watched.answers, Deadline.after(self._grace_s))
+
+    def _ask(self, seen: int, until: Deadline) -> None:
+        """Send a ping, as soon as the pipe takes it: a caller may be writing just now."""
+        sent = self._watched.ping()
+        if sent or until.passed:
+            self._supervisor.submit(partial(self._judge, seen), self._grace_s if sent else 0.0)
+        else:
+            self._supervisor.submit(partial(self._ask, seen, until), _AGAIN_S)
 
     def _judge(self, seen: int) -> None:
         if not self._watched.ended:

@@ -40,7 +40,7 @@ def test_a_stopped_driver_is_killed_after_a_missed_deadline_and_replaced(tmp_pat
             bad.keystore.random(8, timeout=SHORT_S)
 
         wait_for_end(pid)
-        log.wait_for("the driver is ended: it answered neither its calls nor a ping within 0.2 s")
+        log.wait_for("the driver was ended: it answered neither its calls nor a ping within 0.2 s")
         assert len(bad.keystore.random(8)) == 8
         assert bad.host.plugins()[0].replicas[0].restarts == 1
 
@@ -91,11 +91,11 @@ def test_a_driver_that_was_only_slow_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_answers_pings_and_has_room_for_other_calls_is_left_alone(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "hangs", "3", grace_s=0.1, overdue_s=0.0) as bad:
+    with bad_driver(tmp_path, "hangs", "3", grace_s=1, overdue_s=0.0) as bad:
         pid = bad.pid
         miss(bad, 2)
         answers = bad.connection.answers
-        wait_until(lambda: bad.connection.answers >= answers + 3, "some pings to be answered")
+        wait_until(lambda: bad.connection.answers >= answers + 2, "some pings to be answered")
 
         assert bad.pid == pid
         assert bad.host.plugins()[0].state is PluginState.READY
@@ -105,12 +105,12 @@ def test_a_driver_that_answers_pings_and_has_room_for_other_calls_is_left_alone(
 def test_a_driver_whose_lost_calls_fill_all_it_can_work_on_is_replaced_though_it_answers_pings(
     tmp_path: Path,
 ) -> None:
-    with bad_driver(tmp_path, "hangs", "3", grace_s=0.1, overdue_s=0.1) as bad, logged() as log:
+    with bad_driver(tmp_path, "hangs", "3", grace_s=2, overdue_s=0.1) as bad, logged() as log:
         pid = bad.pid
         miss(bad, 3)
 
         wait_for_end(pid)
-        log.wait_for("the driver is ended: 3 calls are overdue by 0.1 s, which is all it works on")
+        log.wait_for("the driver was ended: 3 calls are overdue by 0.1 s, which is all it works on")
         assert len(bad.keystore.random(8)) == 8
 
 
@@ -129,7 +129,7 @@ def test_a_driver_that_ignores_sigterm_is_killed_and_other_processes_answer_mean
     with bad_driver(tmp_path, "stubborn_and_silent", processes=2, grace_s=0.1, overdue_s=0.0) as bad:
         pids = bad.pids
         miss(bad)
-        wait_until(lambda: bad.host.plugins()[0].state is PluginState.DEGRADED, "one process to be ended")
+        wait_until(lambda: bad.host.plugins()[0].state is PluginState.DEGRADED, "one process to be given up")
 
         assert [len(bad.keystore.random(8)) for _ in range(20)] == [8] * 20
         (ended,) = set(pids) - {
@@ -194,6 +194,31 @@ def test_a_host_that_was_itself_stopped_kills_nobody(tmp_path: Path) -> None:
     assert watched.pings == 1
 
 
+def test_a_ping_that_cannot_be_written_is_tried_again_before_the_driver_is_blamed() -> None:
+    """Another caller may be writing just then."""
+    watched = _Watched()
+    watched.overdue = {1: time.monotonic()}
+    watched.busy = 3
+    supervisor = Supervisor()
+    given_up: list[str] = []
+
+    def answer() -> None:
+        if watched.pings > watched.busy:
+            watched.answers += 1
+            watched.overdue.clear()
+
+    watched.on_ping = answer
+    settings = PluginSettings(driver="x", grace_s=1, overdue_s=3600)
+    Watchdog(watched, supervisor, settings, 1, given_up.append).missed(False)
+    wait_until(lambda: not watched.overdue, "a ping that was written")
+    done = threading.Event()
+    supervisor.submit(done.set, 1.5)
+    assert done.wait(LONG_S)
+    supervisor.close()
+
+    assert given_up == []
+
+
 class _Watched:
     """A connection that answers when the test says so."""
 
@@ -202,9 +227,11 @@ class _Watched:
         self.overdue: dict[int, float] = {}
         self.ended = False
         self.pings = 0
+        self.busy = 0
         self.on_ping: Any = lambda: None
 
-    def ping(self) -> None:
+    def ping(self) -> bool:
         """Note it."""
         self.pings += 1
         self.on_ping()
+        return self.pings > self.busy

@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psutil
 import pytest
-from kmsplug_host import Host, PluginState
+from kmsplug_host import Host, PluginEvent, PluginState
+from kmsplug_host.aio import AsyncHost
 from kmsplug_host.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -283,3 +285,29 @@ def test_a_source_that_is_no_configuration_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="either driver"):
             bad.host.reload({"plugins": {"bad": {"driver": "local", "command": ["x"]}}})
         assert len(bad.keystore.random(8)) == 8
+
+
+def test_an_asynchronous_host_reloads_releases_and_tells_of_it(tmp_path: Path) -> None:
+    settings = {"plugins": {"bad": misbehaving(tmp_path, "good", max_crashes=0)}}
+
+    def kill(host: AsyncHost) -> None:
+        (pid,) = [replica.pid for replica in host.plugins()[0].replicas if replica.state == "READY"]
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: host.plugins()[0].state is PluginState.QUARANTINED, "quarantine")
+
+    async def use() -> None:
+        async with await AsyncHost.open(settings) as host:
+            seen: list[PluginEvent] = []
+            unsubscribe = host.subscribe(seen.append)
+            kill(host)
+            await host.reload()
+            assert len(await host.keystore("bad").random(8)) == 8
+            kill(host)
+            host.release("bad")
+            assert len(await host.keystore("bad").random(8)) == 8
+            unsubscribe()
+            assert "QUARANTINED" in [event.new for event in seen]
+
+    with bench(tmp_path):
+        anyio.run(use)
