@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 MADE_BY, KIND, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 HELLO = {"protocol_version": "1", "driver": {"name": "leaves", "version": "1"}, "max_frame_bytes": 1048576,
@@ -65,7 +66,7 @@ if MADE_BY == "sdk":
     from kmsplug_protocol import RandomParams, RandomResult
     from kmsplug_sdk import Driver, provides, serve
 
-    class Leaves(Driver):
+    class Leaves(Driver[Any]):
         name, version = "leaves", "1"
 
         @provides(max_input_bytes=1024)
