@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 MADE_BY, KIND, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 HELLO = {"protocol_version": "1", "driver": {"name": "leaves", "version": "1"}, "max_frame_bytes": 1048576,
@@ -64,9 +63,9 @@ if not (FOLDER / "alive").exists():
     leave_a_child()
 if MADE_BY == "sdk":
     from kmsplug_protocol import RandomParams, RandomResult
-    from kmsplug_sdk import Driver, provides, serve
+    from kmsplug_sdk import Driver, NoConfig, provides, serve
 
-    class Leaves(Driver[Any]):
+    class Leaves(Driver[NoConfig]):
         name, version = "leaves", "1"
 
         @provides(max_input_bytes=1024)
