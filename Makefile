@@ -18,7 +18,7 @@ help: ## list the targets
 demo: $(VENV)/.runtime ## the whole way once: a file encrypted, the key rotated, the driver killed, nothing lost
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev ## set up what the tests need and run them all
+test: $(VENV)/.dev $(VENV)/.system ## set up what the tests need and run them all
 	@$(BIN)/python -m pytest
 
 soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods in many rounds
@@ -48,6 +48,7 @@ docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.
 	@$(BIN)/python -m kmsplug_protocol.schema protocol
 	@$(BIN)/python -m kmsplug_protocol.spec_tables protocol/SPEC.md
 	@$(BIN)/python host/write_async.py
+	@KMSPLUG_WRITE_TABLES=1 $(BIN)/python -m pytest -q tests/process/test_isolation_levels.py tests/process/test_orphans.py
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -84,6 +85,12 @@ $(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
 	@$(BIN)/python -m venv $(VENV)/bench
 	@$(UV) pip install --quiet --compile-bytecode --python $(VENV)/bench/bin/python --require-hashes --requirement requirements/bench.txt
 	@$(UV) pip install --quiet --python $(VENV)/bench/bin/python --no-deps --editable .
+	@touch $@
+
+# What pip cannot install. Where it is missing and cannot be had, its tests are skipped, and say so.
+$(VENV)/.system:
+	@if ! command -v bwrap >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "installing bubblewrap"; apt-get install --quiet --yes bubblewrap >/dev/null || true; fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt

@@ -110,7 +110,9 @@ def _prepare_driver(settings: PluginSettings, folder: Path, where: str) -> Launc
         modules = (target.partition(":")[0].partition(".")[0], "kmsplug_sdk", "kmsplug_protocol")
         access = _access(settings, folder, env, (*_isolation.code_of(modules),))
     home = _data_home()
-    if home is not None:  # its HOME is empty: what it keeps without being told where goes to the user's own
+    if home is None:
+        env.setdefault("HOME", "")  # not its working folder: what it keeps there would go with it
+    else:
         env.setdefault("XDG_DATA_HOME", str(home))
         if isolation is not Isolation.PROCESS and "path" not in settings.config:
             with contextlib.suppress(OSError):  # then it cannot keep anything

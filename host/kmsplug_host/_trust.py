@@ -119,10 +119,10 @@ def seal(path: Path, sha256: str) -> int:
             image, fcntl.F_ADD_SEALS,
             fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
         )  # fmt: skip
-        offset = 0
-        while data := os.pread(image, _CHUNK_BYTES, offset):  # what is sealed is hashed, not what was read
+        os.lseek(image, 0, os.SEEK_SET)
+        while data := os.read(image, _CHUNK_BYTES):  # what is sealed, not what was read
             digest.update(data)
-            offset += len(data)
+        os.lseek(image, 0, os.SEEK_SET)  # bwrap reads from here
         _compare(path, digest.hexdigest(), sha256)
     except BaseException:
         os.close(image)

@@ -1,31 +1,12 @@
 """What a hostile driver reaches at each isolation level; README.md shows the same table."""
 
-import subprocess
 from pathlib import Path
 
-import pytest
-from kmsplug_host._guardian import landlock
+from support.isolation import require
 from support.siblings import reached_at
 from support.tables import published
 
 TABLE = "isolation"
-
-
-def bwrap_works() -> bool:
-    """Tell whether bubblewrap is here and may make namespaces."""
-    command = ["bwrap", "--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
-    try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-def require(level: str) -> None:
-    """Skip, loudly, where this machine does not have the level."""
-    if level == "landlock" and landlock.abi() < 6:
-        pytest.skip("LANDLOCK NOT CHECKED: this kernel has none, or one without scopes (Linux 6.12)")
-    if level == "bwrap" and not bwrap_works():
-        pytest.skip("BWRAP NOT CHECKED: bubblewrap is not installed, or may not make namespaces here")
 
 
 def test_the_readme_tells_what_a_hostile_driver_reaches_at_each_level(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def reached_at(level: str, folder: Path) -> dict[str, bool]:
     """Return what a hostile driver reaches at this level, as a user without privileges."""
     own = folder / level
     own.mkdir()
-    # Root without capabilities is a user as any other, but can read this interpreter wherever it is. It may not
-    # map itself into a user namespace, though; bwrap takes its drivers' capabilities itself.
+    # Root without capabilities is a user as any other, but can read this interpreter wherever it is. It may
+    # not map itself into a user namespace, though; bwrap takes its drivers' capabilities itself.
     as_user = os.geteuid() == 0 and level != "bwrap"
     powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if as_user else []
     done = subprocess.run(

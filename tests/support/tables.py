@@ -7,6 +7,11 @@ from pathlib import Path
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
+def writing() -> bool:
+    """Tell whether the tables are being written."""
+    return bool(os.environ.get("KMSPLUG_WRITE_TABLES"))
+
+
 def published(name: str, measured: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     """Return what README.md says, as rows by name and cells by column.
 
@@ -16,14 +21,15 @@ def published(name: str, measured: dict[str, dict[str, str]]) -> dict[str, dict[
     """
     text = README.read_text(encoding="utf-8")
     between = re.compile(f"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
-    if os.environ.get("KMSPLUG_WRITE_TABLES"):
+    if writing() and measured:
         text = between.sub(lambda _: _render(measured), text)
         README.write_text(text, encoding="utf-8")
     found = between.search(text)
     assert found, f"README.md has no table {name}"
-    header, _, *rows = (
-        [cell.strip() for cell in line.strip("|").split("|")] for line in found[0].splitlines()
-    )
+    lines = found[0].splitlines()
+    if not lines:
+        return {}
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
 
 
