@@ -40,9 +40,10 @@ conformance: $(VENV)/.runtime ## run the conformance core on the local driver
 bench: $(VENV)/.bench ## what a call costs, beside Python gRPC and the MCP SDK (an environment of its own)
 	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
 
-docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, the asynchronous methods
+docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, errors.md, the asynchronous methods
 	@$(BIN)/python -m kmsplug_protocol.schema protocol
 	@$(BIN)/python -m kmsplug_protocol.spec_tables protocol/SPEC.md
+	@$(BIN)/python -m kmsplug_protocol.error_docs docs/errors.md
 	@$(BIN)/python host/write_async.py
 
 format: $(VENV)/.dev ## format the code
