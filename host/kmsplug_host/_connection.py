@@ -24,7 +24,6 @@ from kmsplug_protocol import (
     decode_frame,
     encode_frame,
     jsonrpc,
-    untrusted,
 )
 
 from ._cancellation import current_cancellation
@@ -234,7 +233,8 @@ class Connection:
             self.stray_lines += 1
             self._shown += 1
             if self._shown <= _MAX_SHOWN:
-                self._log.warning("not a message: %s", untrusted(frame.decode("utf-8", "replace"), 200))
+                text = self._process.redactor.clean(frame.decode("utf-8", "replace"), 200)
+                self._log.warning("not a message: %s", text)
             return False
         request_id = message.get("id")
         pending = self._pending.get(request_id) if type(request_id) is int else None

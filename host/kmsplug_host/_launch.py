@@ -4,11 +4,12 @@ import os
 import shutil
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
+from ._redaction import Redactor
 from .config import PluginSettings, Source
 from .errors import ConfigurationError
 
@@ -46,6 +47,7 @@ class PluginSpec:
         launch: What to run.
         folder: What relative paths in its settings are relative to.
         where: Where its table stands, for errors: ``plugins.toml: plugins.main``.
+        redactor: Learns the secrets of its settings, and takes them out of what any driver of the host says.
     """
 
     name: str
@@ -53,6 +55,7 @@ class PluginSpec:
     launch: Launch
     folder: Path
     where: str
+    redactor: Redactor = field(default_factory=Redactor)
 
 
 def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
@@ -62,11 +65,12 @@ def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
         ConfigurationError: There is no such driver or executable.
     """
     specs = []
+    redactor = Redactor()
     for name, settings in source.settings.plugins.items():
         if name in names:
             where = f"{source.name}: plugins.{name}"
             launch = _prepare_launch(settings, source.folder, where)
-            specs.append(PluginSpec(name, settings, launch, source.folder, where))
+            specs.append(PluginSpec(name, settings, launch, source.folder, where, redactor))
     return specs
 
 

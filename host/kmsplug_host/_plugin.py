@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kmsplug_protocol import ErrorCode, Model, Operation, Outcome, untrusted
+from kmsplug_protocol import ErrorCode, Model, Operation, Outcome
 
 from ._connection import Connection
 from ._deadline import Deadline
@@ -77,6 +77,7 @@ class Plugin:
         self._launch = spec.launch
         self.name = spec.name
         self.settings = spec.settings
+        self.redactor = spec.redactor
         self._version = version
         self._supervisor = supervisor
         self._log = logging.getLogger(f"kmsplug.plugin.{spec.name}")
@@ -164,7 +165,7 @@ class Plugin:
             name=self.name,
             state=_overall([replica.state for replica in replicas]),
             driver=f"{opened.driver.name} {opened.driver.version}" if opened else None,
-            identity=untrusted(opened.identity) if opened else None,
+            identity=self.redactor.clean(opened.identity) if opened else None,
             replicas=replicas,
             last_error=self._last_error,
             warnings=opened.warnings if opened else (),
@@ -281,7 +282,7 @@ class Plugin:
         process: DriverProcess | None = None
         connection: Connection | None = None
         try:
-            process = DriverProcess(self.name, self._launch)
+            process = DriverProcess(self.name, self._launch, self.redactor)
             connection = Connection(self.name, process, functools.partial(self._ended, replica))
             with self._changed:
                 closing = self._closing.is_set()

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from kmsplug_protocol import untrusted
-
 from ._deadline import Deadline
 from ._launch import Launch
+from ._redaction import Redactor
 from .errors import Diagnosis
 
 _STDERR_LINES: Final = 20  # kept for a diagnosis
@@ -57,14 +56,20 @@ class Usage:
 class DriverProcess:
     """A running driver. Construct it on a thread that lives as long as the host (docs/decisions/0004)."""
 
-    def __init__(self, name: str, launch: Launch) -> None:
+    def __init__(self, name: str, launch: Launch, redactor: Redactor) -> None:
         """Start the process.
+
+        Args:
+            name: The plugin, for logs.
+            launch: What to run.
+            redactor: Takes secrets out of what the process says.
 
         Raises:
             OSError: The executable cannot be run.
             RuntimeError: No thread can be started; the process was ended again.
         """
         self._launch = launch
+        self.redactor = redactor
         self._log = logging.getLogger(f"kmsplug.plugin.{name}")
         self._tail: deque[str] = deque(maxlen=_STDERR_LINES)
         self._popen = subprocess.Popen(  # noqa: S603 - the command is the operator's
@@ -261,7 +266,7 @@ class DriverProcess:
         text = line.decode("utf-8", "replace")
         if not text.strip():
             return
-        level, message, fields = _parse(text)
+        level, message, fields = _parse(text, self.redactor)
         self._tail.append(message)
         # The application's handlers may raise what they like; nobody else would read the pipe.
         with contextlib.suppress(Exception):
@@ -342,17 +347,19 @@ class _Tap:
             return True
 
 
-def _parse(text: str) -> tuple[int, str, dict[str, str]]:
+def _parse(text: str, redactor: Redactor) -> tuple[int, str, dict[str, str]]:
     if text.startswith("{"):
         with contextlib.suppress(ValueError, RecursionError):
             record: Any = json.loads(text)
             if isinstance(record, dict) and isinstance(record.get("message"), str):
-                fields = {untrusted(key, 64): untrusted(str(value)) for key, value in record.items()}
-                message = untrusted(record["message"])
+                fields = {
+                    redactor.clean(key, 64): redactor.clean(str(value)) for key, value in record.items()
+                }
+                message = redactor.clean(record["message"])
                 if "exception" in fields:
                     message = f"{message} ({fields['exception']})"
                 return _LEVELS.get(str(record.get("level")), logging.INFO), message, fields
-    return logging.INFO, untrusted(text), {}
+    return logging.INFO, redactor.clean(text), {}
 
 
 def describe_exit(status: int | None) -> str:

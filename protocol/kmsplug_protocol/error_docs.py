@@ -14,33 +14,36 @@ from .errors import ErrorCode
 _HEAD: Final = """\
 # Errors
 
-Written by `make docs` from `kmsplug_protocol.ERROR_FACTS`. `kmsplug explain CODE` says the same on a terminal, and
-`kmsplug explain error.json` explains an error that a program or `kmsplug --json` wrote down (`-`: from stdin).
+Written by `make docs` from `kmsplug_protocol.ERROR_FACTS`. On a terminal `kmsplug explain CODE` says the
+same, and `kmsplug explain error.json` explains an error that a program or `kmsplug --json` wrote down (`-`
+reads it from stdin).
 
-Programs act on the class of an exception or on its `code`, never on a message: `RATE_LIMIT_EXCEEDED` is raised as
-`kmsplug_host.errors.RateLimitExceeded` (ADR-501 calls it `ErrRateLimitExceeded`), and so on. All are `KmsplugError`, in
-two branches: `PluginError` (the plugin or the host failed: look at the process) and `KeystoreError` (the keystore said
-no: look at the request). `error.to_dict()` is one JSON object with all that is known:
+Programs act on the class of an exception or on its `code`, never on a message: `RATE_LIMIT_EXCEEDED` is
+raised as `kmsplug_host.errors.RateLimitExceeded` (ADR-501 calls it `ErrRateLimitExceeded`), and so on. All
+are `KmsplugError`, in two branches: `PluginError` (the plugin or the host failed: look at the process) and
+`KeystoreError` (the keystore said no: look at the request). `error.to_dict()` is one JSON object:
 
 | member | what it says |
 | --- | --- |
-| `code`, `message`, `retry` | Why; and what may help, as in the tables below. |
+| `code`, `message`, `retry` | Why; and what may help, as below. |
 | `outcome` | What is known about the effect: `applied`, `not_applied` or `unknown`. |
-| `operation`, `plugin`, `driver`, `keystore`, `key_id`, `key_version` | Where it happened; `driver` is name and version. |
-| `vendor` | The provider's own `service`, `code`, `message`, `http_status` and `request_id`, as the driver sent them. |
+| `operation`, `keystore`, `key_id`, `key_version` | What was asked of which key. |
+| `plugin`, `driver` | By whom; `driver` is its name and version. |
+| `vendor` | The provider's own `service`, `code`, `message`, `http_status` and `request_id`. |
 | `hint`, `path`, `retry_after_ms` | What to do, the wrong setting, the provider's own waiting time. |
 | `attempts` | The earlier tries of the same call. |
-| `causes` | What is behind it, the nearest first; of an exception that is not ours its type, never its text. |
+| `causes` | What is behind it, the nearest first; of foreign exceptions the type, never the text. |
 | `diagnosis` | Of a driver process that failed: command, executable, how it ended, its last lines. |
 | `correlation_id` | Finds the details in the driver's log. |
 
-The host adds to this and never replaces, with three exceptions. `INVALID_CIPHERTEXT` has one sentence, and where the
-mechanism is RSA or key wrap the vendor's code and message are left out and `vendor.withheld` is set: they would tell an
-attacker which step refused. Of `AUTHENTICATION_FAILED` a driver's free text is left out, because it may quote the
-credential. And wherever a secret of the plugin's settings stands in a driver's text, `[redacted]` stands instead.
+The host adds to this and never replaces, with three exceptions. `INVALID_CIPHERTEXT` has one sentence, and
+where the mechanism is RSA or key wrap the vendor's code and message are left out and `vendor.withheld` is
+set: they could tell an attacker which step refused. Of `AUTHENTICATION_FAILED` a driver's free text is left
+out, because it may quote the credential. And where a secret of the configuration stands in a driver's text,
+`[redacted]` stands instead.
 
-May the provider have acted? `no` means that the same call can be sent again without harm; `maybe` means that only a look
-at the provider tells, unless the error's own `outcome` says more.
+May the provider have acted? `no`: the same call can be sent again without harm. `maybe`: only a look at the
+provider tells, unless the error's own `outcome` says more.
 """
 
 

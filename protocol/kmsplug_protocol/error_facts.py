@@ -1,4 +1,4 @@
-"""What is always true of an error code: its meaning, what may help, what it leaves open, what to do about it."""
+"""What is always true of an error code: its meaning, what may help, what to do about it."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -35,15 +35,14 @@ ERROR_FACTS: Final[dict[ErrorCode, ErrorFact]] = {
         "throttled, or a quota per second is used up",
         _R.AFTER,
         "RESOURCE_EXHAUSTED",
-        "Nothing, if it is rare: the host waits and repeats. Else send fewer calls, or ask the provider for a "
-        "higher rate.",
+        "Nothing, if it is rare: the host waits and repeats. Else call less often, or ask for a higher rate.",
     ),
     _C.LIMIT_EXCEEDED: ErrorFact(
         "a hard quota is used up: keys, rotations, uses of one key",
         _R.NEVER,
         "RESOURCE_EXHAUSTED",
-        "Waiting does not help. Find out which quota it is from the vendor's message; raise it, delete what is "
-        "unused, or rotate the key.",
+        "Waiting does not help. Find out which quota it is from the vendor's message; raise it, delete what "
+        "is unused, or rotate the key.",
     ),
     _C.KEY_NOT_FOUND: ErrorFact(
         "no key or version of this id, or it may not be seen",
@@ -75,7 +74,7 @@ ERROR_FACTS: Final[dict[ErrorCode, ErrorFact]] = {
         "the state of the key does not allow this operation",
         _R.NEVER,
         "FAILED_PRECONDITION",
-        "Look at its state with `kmsplug key describe`: it may wait for its material, or for a change to end.",
+        "Look at its state with `kmsplug key describe`: it may wait for its material, or for a change.",
     ),
     _C.KEY_USAGE_MISMATCH: ErrorFact(
         "the type, usage or algorithm of the key does not allow this",
@@ -255,7 +254,7 @@ ERROR_FACTS: Final[dict[ErrorCode, ErrorFact]] = {
         "the object belongs to another tenant",
         _R.NEVER,
         "PERMISSION_DENIED",
-        "Find out how one tenant's data came to another: it may be a defect of the application, or an attack.",
+        "Find out how data came to another tenant: it may be a defect of the application, or an attack.",
     ),
     _C.QUORUM_NOT_MET: ErrorFact(
         "reserved: too few shares agreed",

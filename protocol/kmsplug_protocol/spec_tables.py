@@ -241,7 +241,8 @@ def _errors() -> Iterator[str]:
     for code, fact in ERROR_FACTS.items():
         outcome = Outcome.UNKNOWN if fact.may_have_acted else Outcome.NOT_APPLIED
         who = "plugin or host" if fact.from_plugin else "keystore"
-        yield f"| `{code.value}` | {fact.meaning} | {fact.retry.value} | {outcome.value} | {who} | {fact.grpc} |"
+        cells = (f"`{code.value}`", fact.meaning, fact.retry.value, outcome.value, who, fact.grpc)
+        yield f"| {' | '.join(cells)} |"
 
 
 def _overview() -> Iterator[str]:
