@@ -132,9 +132,7 @@ def test_a_code_of_a_newer_version_is_kept_and_told_as_unclassified(cli: Cli) ->
     assert told["meaning"] == ERROR_FACTS[ErrorCode.UNCLASSIFIED].meaning
 
 
-@pytest.mark.parametrize("content", [
-    "", "no json", "[]", '{"code": 7}', "{}", "[" * 100_000, "\x00",
-])  # fmt: skip
+@pytest.mark.parametrize("content", ["", "[]", '{"code": 7}', "[" * 100_000])
 def test_what_is_no_error_is_wrong_usage(cli: Cli, content: str) -> None:
     done = cli("explain", "-", stdin=content.encode(), code=2)
 
@@ -142,8 +140,8 @@ def test_what_is_no_error_is_wrong_usage(cli: Cli, content: str) -> None:
 
 
 @pytest.mark.parametrize("member", [
-    {"vendor": 1}, {"attempts": 1}, {"attempts": [1]}, {"causes": ["x"]}, {"diagnosis": []}, {"outcome": "odd"},
-    {"diagnosis": {"stderr": 5}}, {"outcome": ["odd"]}, {"message": {"a": 1}}, {"where": "x"},
+    {"vendor": 1, "attempts": 1, "causes": ["x"], "diagnosis": [], "outcome": "odd"},
+    {"attempts": [1], "diagnosis": {"stderr": 5}, "outcome": ["odd"], "message": {"a": 1}},
 ])  # fmt: skip
 def test_members_of_a_wrong_kind_do_no_harm(cli: Cli, member: dict[str, Any]) -> None:
     done = cli("explain", "-", stdin=json.dumps({"code": "TIMEOUT", **member}).encode())

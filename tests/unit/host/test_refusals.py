@@ -109,20 +109,15 @@ def test_the_free_text_of_a_refused_login_is_withheld_and_its_code_is_not() -> N
     assert error.hint
 
 
+PADDING = (
+    Mechanism.RSA_OAEP_SHA_1,
+    Mechanism.RSA_OAEP_SHA_256,
+    Mechanism.AES_256_KW,
+    Mechanism.AES_256_KWP,
+)
 PADDED = [
-    *(
-        (wire, model(key_id="k", mechanism=mechanism, **payload))
-        for wire, model, payload in (
-            ("crypto.decrypt", DecryptParams, {"ciphertext": b"c"}),
-            ("crypto.unwrap_key", UnwrapKeyParams, {"wrapped_key": b"c"}),
-        )
-        for mechanism in (
-            Mechanism.RSA_OAEP_SHA_1,
-            Mechanism.RSA_OAEP_SHA_256,
-            Mechanism.AES_256_KW,
-            Mechanism.AES_256_KWP,
-        )
-    ),
+    *(("crypto.decrypt", DecryptParams(key_id="k", ciphertext=b"c", mechanism=one)) for one in PADDING),
+    *(("crypto.unwrap_key", UnwrapKeyParams(key_id="k", wrapped_key=b"c", mechanism=one)) for one in PADDING),
     ("crypto.unwrap_key", UnwrapKeyParams(key_id="k", wrapped_key=b"c")),
     ("key.import", ImportKeyParams(key_id="k", wrapped_key=b"c", wrapping_algorithm="X", import_token=b"t")),
 ]
