@@ -12,6 +12,7 @@ from kmsplug_protocol import Capability, ConfigureResult, HealthCheck, HealthDep
 from kmsplug_sdk import Driver, DriverError
 from kmsplug_sdk.driver import capabilities
 
+from ._access_operations import AccessOperations
 from ._batch import BatchOperations
 from ._capabilities import DELETION_WINDOW
 from ._crypto_operations import CryptoOperations
@@ -33,6 +34,7 @@ _KEY_BESIDE_DATABASE: Final = (
 
 class LocalDriver(
     KeyOperations,
+    AccessOperations,
     LifecycleOperations,
     LabelOperations,
     CryptoOperations,
