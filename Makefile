@@ -44,9 +44,10 @@ bench: $(VENV)/.bench ## what a call costs, beside Python gRPC and the MCP SDK (
 	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
 	@$(VENV)/bench/bin/python benchmarks/recovery.py
 
-docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, the asynchronous methods
+docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, errors.md, the asynchronous methods
 	@$(BIN)/python -m kmsplug_protocol.schema protocol
 	@$(BIN)/python -m kmsplug_protocol.spec_tables protocol/SPEC.md
+	@$(BIN)/python -m kmsplug_protocol.error_docs docs/errors.md
 	@$(BIN)/python host/write_async.py
 	@KMSPLUG_WRITE_TABLES=1 $(BIN)/python -m pytest -q tests/process/test_isolation_levels.py tests/process/test_orphans.py
 

@@ -25,7 +25,6 @@ from kmsplug_protocol import (
     decode_frame,
     encode_frame,
     jsonrpc,
-    untrusted,
 )
 
 from ._cancellation import current_cancellation
@@ -289,7 +288,8 @@ class Connection:
             # A library printed into the wire. The line is lost, the session is not.
             self.stray_lines += 1
             if self._shown.passes():
-                self._log.warning("not a message: %s", untrusted(frame.decode("utf-8", "replace"), 200))
+                text = self._process.redactor.clean(frame.decode("utf-8", "replace"), 200)
+                self._log.warning("not a message: %s", text)
             return 1 + len(frame) // FRAME_BYTES
         request_id = message.get("id")
         pending = self._pending.get(request_id) if type(request_id) is int else None

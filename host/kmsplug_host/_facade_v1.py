@@ -2,41 +2,16 @@
 
 import itertools
 import secrets
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from kmsplug_protocol import (
-    BY_WIRE,
-    INVALID_CIPHERTEXT_MESSAGE,
-    Capability,
-    ErrorCode,
-    ErrorData,
-    Model,
-    Operation,
-    Outcome,
-    Peer,
-    jsonrpc,
-    untrusted,
-)
+from kmsplug_protocol import BY_WIRE, BatchItem, BatchResult, Capability, Model, Operation, Outcome, Peer
 from pydantic import ValidationError
 
 from ._connection import Connection
 from ._deadline import Deadline
-from .errors import KmsplugError, ProtocolViolation, from_wire
-
-_NUMBERS: Final = {
-    jsonrpc.METHOD_NOT_FOUND: ErrorCode.UNSUPPORTED_OPERATION,
-    jsonrpc.INVALID_PARAMS: ErrorCode.INVALID_ARGUMENT,
-    jsonrpc.INTERNAL_ERROR: ErrorCode.INTERNAL_ERROR,
-}
-
-# SPEC.md [7.3-2]: what only the host can know. A driver that says so would be believed to have crashed.
-_OF_THE_HOST: Final = frozenset(
-    {
-        ErrorCode.PLUGIN_CRASHED, ErrorCode.PLUGIN_UNAVAILABLE, ErrorCode.PROTOCOL_VIOLATION,
-        ErrorCode.CIRCUIT_OPEN, ErrorCode.SHIM_FAILED, ErrorCode.POLICY_DENIED, ErrorCode.TENANT_MISMATCH,
-        ErrorCode.QUORUM_NOT_MET, ErrorCode.OFFLINE_LIMIT_EXCEEDED,
-    }
-)  # fmt: skip
+from ._redaction import Redactor
+from ._refusals import refused
+from .errors import KmsplugError, ProtocolViolation
 
 _HOST_ID: Final = secrets.token_hex(4)
 _calls = itertools.count(1)
@@ -49,10 +24,12 @@ class FacadeV1:
         connection: To the driver process.
         plugin: Name of the plugin, for errors.
         driver: What the driver says it is, for errors.
+        redactor: Takes secrets out of what the driver says.
     """
 
-    def __init__(self, connection: Connection, plugin: str, driver: Peer) -> None:
+    def __init__(self, connection: Connection, plugin: str, driver: Peer, redactor: Redactor) -> None:
         self.connection = connection
+        self._redactor = redactor
         self._plugin = plugin
         self._driver = f"{driver.name} {driver.version}"
 
@@ -71,13 +48,15 @@ class FacadeV1:
         try:
             response = self.connection.request(operation.wire, body, deadline)
             if "error" in response:
-                raise _refused(response["error"], operation)
-            return _accepted(response, operation)
+                raise refused(response["error"], operation, params, self._redactor)
+            return _accepted(response, operation, self._redactor)
         except KmsplugError as error:
             error.add(
                 operation=operation.wire,
                 plugin=self._plugin,
                 driver=self._driver,
+                key_id=getattr(params, "key_id", None),
+                key_version=getattr(params, "key_version", None),
                 correlation_id=correlation_id,
             )
             if not operation.changes:
@@ -85,21 +64,32 @@ class FacadeV1:
             raise
 
 
-def _accepted(response: dict[str, Any], operation: Operation) -> Model:
+def _accepted(response: dict[str, Any], operation: Operation, redactor: Redactor) -> Model:
     if "result" not in response:
         raise ProtocolViolation(f"the answer to {operation.wire} has neither result nor error")
     result = response["result"]
     if "capabilities" in operation.result.model_fields:
         result = _without_newer_rows(result)
     try:
-        return operation.result.model_validate(result)
+        answer = operation.result.model_validate(result)
     except ValidationError as error:
         # The message of a validation error may quote the value, which may be a secret: only the path is told.
         path = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
         problem = ProtocolViolation(
-            f"the result of {operation.wire} is malformed at {untrusted(path, 200)!r}"
+            f"the result of {operation.wire} is malformed at {redactor.clean(path, 200)!r}"
         )
+    else:
+        return _without_secrets(answer, redactor) if isinstance(answer, BatchResult) else answer
     raise problem  # out here, or the other exception would hang on to it
+
+
+def _without_secrets(answer: BatchResult, redactor: Redactor) -> BatchResult:
+    """Clean the errors in a batch; the results are payload and stay as they are."""
+    items = tuple(
+        item if item.error is None else BatchItem(error=redactor.clean_all(item.error))
+        for item in answer.items
+    )
+    return answer.model_copy(update={"items": items})
 
 
 def _without_newer_rows(result: Any) -> Any:
@@ -118,34 +108,3 @@ def _is_newer(row: Any) -> bool:
     except ValidationError as error:
         return all(item["type"] == "enum" for item in error.errors(include_url=False, include_input=False))
     return False
-
-
-def _refused(error: Any, operation: Operation) -> KmsplugError:
-    """Turn an error object into an exception."""
-    if not isinstance(error, dict) or type(error.get("code")) is not int:
-        return ProtocolViolation(f"the error answer to {operation.wire} is malformed")
-    number = cast(int, error["code"])
-    message = error.get("message")
-    text = message if isinstance(message, str) else "no message"
-    data = error.get("data")
-    fallback = _NUMBERS.get(number)
-    if not isinstance(data, dict) or not isinstance(data.get("code"), str):
-        if fallback is None:
-            return ProtocolViolation(
-                f"the driver answered {operation.wire} with error {number}: {untrusted(text, 200)}"
-            )
-        data = {"code": fallback.value}
-    try:
-        details = ErrorData.model_validate(data)
-    except ValidationError as problem:  # what is well-formed is kept: it may be the root cause
-        wrong = {item["loc"][0] for item in problem.errors(include_url=False, include_input=False)}
-        details = ErrorData.model_validate({name: data[name] for name in data.keys() - wrong})
-    if details.code in _OF_THE_HOST:
-        return ProtocolViolation(
-            f"the driver answered {operation.wire} with {details.code}, which only a host can say"
-        )
-    if details.code == ErrorCode.INVALID_CIPHERTEXT:
-        # Whatever the driver says, and wherever, the step that refused is not told.
-        text = INVALID_CIPHERTEXT_MESSAGE
-        details = details.model_copy(update={"hint": None, "path": None})
-    return from_wire(text, details, may_have_acted=operation.changes)

@@ -16,7 +16,6 @@ from kmsplug_protocol import (
     InitializeParams,
     InitializeResult,
     Peer,
-    untrusted,
 )
 
 from . import _settings
@@ -24,6 +23,7 @@ from ._connection import Connection
 from ._deadline import Deadline
 from ._facade_v1 import FacadeV1
 from ._launch import PluginSpec
+from ._redaction import Redactor
 from .errors import KmsplugError, PluginUnavailable, ProtocolViolation
 
 HOST_NAME: Final = "kmsplug"
@@ -57,13 +57,15 @@ class Opened:
     warnings: tuple[str, ...]
 
 
-def initialize(connection: Connection, plugin: str, version: str, deadline: Deadline) -> InitializeResult:
+def initialize(
+    connection: Connection, plugin: str, version: str, redactor: Redactor, deadline: Deadline
+) -> InitializeResult:
     """Learn what the driver is, before it has any settings.
 
     Raises:
         KmsplugError: It refused, or broke the protocol.
     """
-    facade = FacadeV1(connection, plugin, Peer(name="unknown", version="0"))
+    facade = FacadeV1(connection, plugin, Peer(name="unknown", version="0"), redactor)
     params = InitializeParams(
         protocol_versions=KNOWN_VERSIONS,
         host=Peer(name=HOST_NAME, version=version),
@@ -72,9 +74,8 @@ def initialize(connection: Connection, plugin: str, version: str, deadline: Dead
     answer = facade.call(BY_WIRE["plugin.initialize"], params, deadline)
     assert isinstance(answer, InitializeResult)  # noqa: S101 - the facade validated it
     if answer.protocol_version not in KNOWN_VERSIONS:
-        raise ProtocolViolation(
-            f"the driver chose protocol {untrusted(answer.protocol_version, 64)!r}, which was not offered"
-        )
+        chosen = redactor.clean(answer.protocol_version, 64)
+        raise ProtocolViolation(f"the driver chose protocol {chosen!r}, which was not offered")
     if answer.max_frame_bytes > DEFAULT_FRAME_BYTES:
         raise ProtocolViolation("the driver raised the frame limit over what was offered")
     connection.set_max_frame(answer.max_frame_bytes)
@@ -93,11 +94,12 @@ def open_session(connection: Connection, spec: PluginSpec, version: str, deadlin
     Raises:
         KmsplugError: The settings are wrong, the driver refused, or it broke the protocol.
     """
-    hello = initialize(connection, spec.name, version, deadline)
+    clean = spec.redactor.clean
+    hello = initialize(connection, spec.name, version, spec.redactor, deadline)
     where = f"{spec.where}.config"
-    settings = _settings.prepare(spec.settings.config, hello.config_schema, spec.folder, where)
-    driver = Peer(name=untrusted(hello.driver.name, 128), version=untrusted(hello.driver.version, 64))
-    facade = FacadeV1(connection, spec.name, driver)
+    settings = _settings.prepare(spec.settings.config, hello.config_schema, spec.folder, where, spec.redactor)
+    driver = Peer(name=clean(hello.driver.name, 128), version=clean(hello.driver.version, 64))
+    facade = FacadeV1(connection, spec.name, driver, spec.redactor)
     answer = facade.call(BY_WIRE["plugin.configure"], ConfigureParams(config=settings), deadline)
     assert isinstance(answer, ConfigureResult)  # noqa: S101 - the facade validated it
     # Drivers must ignore notifications that they do not know; one a session keeps them tolerant.
@@ -109,7 +111,7 @@ def open_session(connection: Connection, spec: PluginSpec, version: str, deadlin
         key_namespace=answer.key_namespace,
         capabilities=hello.capabilities if answer.capabilities is None else answer.capabilities,
         max_concurrency=hello.max_concurrency,
-        warnings=tuple(untrusted(warning) for warning in answer.warnings),
+        warnings=tuple(clean(warning) for warning in answer.warnings),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from . import _isolation, _trust
 from ._isolation import Access
+from ._redaction import Redactor
 from .config import Isolation, Limits, PluginSettings, Source
 from .errors import ConfigurationError
 
@@ -63,6 +64,7 @@ class PluginSpec:
         folder: What relative paths in its settings are relative to.
         where: Where its table stands, for errors: ``plugins.toml: plugins.main``.
         release_file: What ends its quarantine when it is touched.
+        redactor: Learns the secrets of its settings, and takes them out of what any driver of the host says.
     """
 
     name: str
@@ -71,6 +73,7 @@ class PluginSpec:
     folder: Path
     where: str
     release_file: Path | None = None
+    redactor: Redactor = field(default_factory=Redactor)
 
 
 def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
@@ -81,13 +84,14 @@ def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
             does not have the isolation that is asked for.
     """
     specs = []
+    redactor = Redactor()
     for name, settings in source.settings.plugins.items():
         if name in names:
             where = f"{source.name}: plugins.{name}"
             prepare = _prepare_driver if settings.command is None else _prepare_command
             launch = prepare(settings, source.folder, where)
             release_file = source.release_file(name)
-            specs.append(PluginSpec(name, settings, launch, source.folder, where, release_file))
+            specs.append(PluginSpec(name, settings, launch, source.folder, where, release_file, redactor))
     return specs
 
 

@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from kmsplug_protocol import Model, Operation, Outcome, untrusted
+from kmsplug_protocol import Model, Operation, Outcome
 
 from ._deadline import Deadline
 from ._events import Events
 from ._fleet import Fleet
 from ._handshake import Opened
 from ._launch import PluginSpec
+from ._redaction import Redactor
 from ._replica import Replica
 from ._status import PluginState, PluginStatus, ReplicaRole, overall_state
 from ._supervisor import Supervisor
@@ -68,6 +69,11 @@ class Plugin:
     def closed(self) -> bool:
         """Whether it takes no calls any more."""
         return self._closed is not None
+
+    @property
+    def redactor(self) -> Redactor:
+        """Takes secrets out of what its drivers say."""
+        return self._fleet.spec.redactor
 
     @property
     def opened(self) -> Opened:
@@ -123,7 +129,7 @@ class Plugin:
             name=self.name,
             state=state,
             driver=f"{opened.driver.name} {opened.driver.version}" if opened else None,
-            identity=untrusted(opened.identity) if opened else None,
+            identity=self.redactor.clean(opened.identity) if opened else None,
             replicas=tuple(replica.status(role) for replica, role in processes),
             last_error=last_error,
             warnings=opened.warnings if opened else (),

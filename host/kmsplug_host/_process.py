@@ -24,6 +24,7 @@ from typing import IO, Final
 
 from ._deadline import Deadline
 from ._launch import Launch
+from ._redaction import Redactor
 from ._spawn import Guarded
 from ._stderr import Stderr
 from .errors import Diagnosis
@@ -53,16 +54,22 @@ class Usage:
 class DriverProcess:
     """A running driver. Construct it on a thread that lives as long as the host (docs/decisions/0004)."""
 
-    def __init__(self, name: str, launch: Launch) -> None:
+    def __init__(self, name: str, launch: Launch, redactor: Redactor) -> None:
         """Start the process.
+
+        Args:
+            name: The plugin, for logs.
+            launch: What to run.
+            redactor: Takes secrets out of what the process says.
 
         Raises:
             OSError: The executable cannot be run, or must not be.
             RuntimeError: No thread can be started; the process was ended again.
         """
         self._launch = launch
+        self.redactor = redactor
         self._log = logging.getLogger(f"kmsplug.plugin.{name}")
-        self._words = Stderr(self._log)
+        self._words = Stderr(self._log, redactor)
         self._guarded = Guarded(name, launch)
         self._popen = self._guarded.popen
         assert self._popen.stdin and self._popen.stdout and self._popen.stderr  # noqa: S101, PT018 - pipes were asked for

@@ -193,7 +193,7 @@ class Replica:
         process: DriverProcess | None = None
         connection: Connection | None = None
         try:
-            process = DriverProcess(spec.name, spec.launch)
+            process = DriverProcess(spec.name, spec.launch, spec.redactor)
             connection = Connection(spec.name, process, self._ended)
             if not self._install(process, connection):
                 process.kill()  # the start took so long that nobody waited for it

@@ -9,12 +9,14 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from kmsplug_protocol import untrusted
 from kmsplug_protocol.framing import MAX_INTEGER
 
+from ._redaction import Redactor
 from .errors import ConfigurationError, ProtocolViolation
 
 _MAX_SECRET_BYTES: Final = 64 * 1024
@@ -25,7 +27,9 @@ _MAX_STEPS: Final = 20_000  # of a check; a schema of a few lines can ask for mo
 _LEFT_TO_THE_DRIVER: Final = ("pattern", "patternProperties", "unevaluatedProperties", "unevaluatedItems")
 
 
-def prepare(config: Mapping[str, Any], schema: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
+def prepare(
+    config: Mapping[str, Any], schema: dict[str, Any], folder: Path, where: str, redactor: Redactor
+) -> dict[str, Any]:
     """Return *config* as the driver is to get it.
 
     Args:
@@ -33,42 +37,55 @@ def prepare(config: Mapping[str, Any], schema: dict[str, Any], folder: Path, whe
         schema: The driver's JSON Schema.
         folder: What relative paths are relative to.
         where: What error messages put before a key: ``plugins.toml: plugins.main.config``.
+        redactor: Learns every secret that is resolved.
 
     Raises:
         ConfigurationError: A member is missing, unknown, of the wrong type, or a secret cannot be read.
         ProtocolViolation: The schema is no JSON Schema.
     """
+    around = _Surroundings(schema, folder, redactor)
     resolved = {
-        name: _resolve(value, _member([*_forms(schema, schema)], name), schema, folder, f"{where}.{name}")
+        name: _resolve(value, _member([*_forms(schema, schema)], name), f"{where}.{name}", around)
         for name, value in config.items()
     }
     _check(resolved, schema, where)
     return resolved
 
 
-def _resolve(value: Any, schema: Any, root: dict[str, Any], folder: Path, key: str) -> Any:
-    forms = list(_forms(schema, root))
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What is the same for every value of a configuration."""
+
+    schema: dict[str, Any]
+    folder: Path
+    redactor: Redactor
+
+
+def _resolve(value: Any, schema: Any, key: str, around: _Surroundings) -> Any:
+    forms = list(_forms(schema, around.schema))
     secret = any(form.get("writeOnly") is True for form in forms)
     # Where the driver expects a table, the table may have a member of this name.
     table = not secret and any(form.get("type") == "object" for form in forms)
     if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in ("env", "file") and not table:
-        return read_secret(value, folder, key)
+        found = read_secret(value, around.folder, key)
+        around.redactor.learn(found)
+        return found
     if secret:
         raise ConfigurationError(
             f'{key}: secrets are references, expected {{ env = "NAME" }} or {{ file = "/path" }}'
         )
     if isinstance(value, dict):
         return {
-            name: _resolve(item, _member(forms, name), root, folder, f"{key}.{name}")
+            name: _resolve(item, _member(forms, name), f"{key}.{name}", around)
             for name, item in value.items()
         }
     if isinstance(value, list):
         items = {"allOf": [form["items"] for form in forms if "items" in form]}
-        return [_resolve(item, items, root, folder, f"{key}.{index}") for index, item in enumerate(value)]
+        return [_resolve(item, items, f"{key}.{index}", around) for index, item in enumerate(value)]
     _check_leaf(value, key)
     if isinstance(value, str) and any(form.get("format") == "path" for form in forms):
         try:
-            return str(folder / Path(value).expanduser())
+            return str(around.folder / Path(value).expanduser())
         except RuntimeError:
             raise ConfigurationError(f"{key}: the home folder in the path is not known") from None
     return value

@@ -11,9 +11,8 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from kmsplug_protocol import untrusted
-
 from ._flow import PerSecond
+from ._redaction import Redactor
 
 _LINES: Final = 20  # kept for a diagnosis
 _LINE_BYTES: Final = 64 * 1024  # a longer line is cut, so that a driver cannot fill our memory
@@ -32,10 +31,12 @@ class Stderr:
 
     Args:
         log: Where its lines go.
+        redactor: Takes secrets out of them.
     """
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, redactor: Redactor) -> None:
         self._log = log
+        self._clean = redactor.clean
         self._tail: deque[str] = deque(maxlen=_LINES)
         self._partial = b""
         self._rate = PerSecond(_BYTES_PER_S)
@@ -99,19 +100,19 @@ class Stderr:
         text = line.decode("utf-8", "replace")
         if not text.strip():
             return None
-        record = _parse(text)
+        record = self._parse(text)
         self._tail.append(record[1])
         return record
 
-
-def _parse(text: str) -> tuple[int, str, dict[str, str]]:
-    if text.startswith("{"):
-        with contextlib.suppress(ValueError, RecursionError):
-            record: Any = json.loads(text)
-            if isinstance(record, dict) and isinstance(record.get("message"), str):
-                fields = {untrusted(key, 64): untrusted(str(value)) for key, value in record.items()}
-                message = untrusted(record["message"])
-                if "exception" in fields:
-                    message = f"{message} ({fields['exception']})"
-                return _LEVELS.get(str(record.get("level")), logging.INFO), message, fields
-    return logging.INFO, untrusted(text), {}
+    def _parse(self, text: str) -> tuple[int, str, dict[str, str]]:
+        clean = self._clean
+        if text.startswith("{"):
+            with contextlib.suppress(ValueError, RecursionError):
+                record: Any = json.loads(text)
+                if isinstance(record, dict) and isinstance(record.get("message"), str):
+                    fields = {clean(key, 64): clean(str(value)) for key, value in record.items()}
+                    message = clean(record["message"])
+                    if "exception" in fields:
+                        message = f"{message} ({fields['exception']})"
+                    return _LEVELS.get(str(record.get("level")), logging.INFO), message, fields
+        return logging.INFO, clean(text), {}

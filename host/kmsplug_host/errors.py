@@ -45,10 +45,11 @@ A mismatch of a signature is a result (``valid``), not an error. Programs act on
 ``code``, never on the message.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final
 
-from kmsplug_protocol import ERROR_FACTS, ErrorCode, ErrorData, Outcome, RetryClass, Vendor, untrusted
+from kmsplug_protocol import ERROR_FACTS, ErrorCode, Outcome, RetryClass, Vendor
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,10 @@ class KmsplugError(Exception):
         hint: What could be done about it; what a driver said reads ``driver says: ...``.
         details: Everything else that is known: operation, plugin, driver, keystore, key_id, key_version,
             retry_after_ms, path, correlation_id.
-        vendor: The provider's own code, message and request id.
+        vendor: The provider's own code, message and request id; ``withheld`` says that some of it could
+            have been an oracle or quoted a credential, and was left out.
+        causes: In the driver, the types of the exceptions behind it, the nearest first. In this process
+            ``__cause__`` leads on.
         attempts: The earlier tries of the same call.
         diagnosis: For failures of a process, its state.
     """
@@ -105,6 +109,7 @@ class KmsplugError(Exception):
         outcome: Outcome | None = None,
         hint: str | None = None,
         vendor: Vendor | None = None,
+        causes: tuple[str, ...] = (),
         attempts: tuple[Attempt, ...] = (),
         diagnosis: Diagnosis | None = None,
         **details: Any,
@@ -116,6 +121,7 @@ class KmsplugError(Exception):
         self.outcome = outcome or (Outcome.UNKNOWN if fact.may_have_acted else Outcome.NOT_APPLIED)
         self.hint = hint
         self.vendor = vendor
+        self.causes = causes
         self.attempts = attempts
         self.diagnosis = diagnosis
         self.details = {name: value for name, value in details.items() if value is not None}
@@ -127,23 +133,44 @@ class KmsplugError(Exception):
                 self.details.setdefault(name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as one JSON object, as ``kmsplug --json`` prints it."""
-        document: dict[str, Any] = {
-            "code": self.code.value,
-            "message": self.message,
-            "retry": self.retry.value,
-            "outcome": self.outcome.value,
-            **self.details,
-        }
-        if self.hint:
-            document["hint"] = self.hint
-        if self.vendor is not None:
-            document["vendor"] = self.vendor.model_dump(mode="json", exclude_none=True)
-        if self.attempts:
-            document["attempts"] = [asdict(attempt) for attempt in self.attempts]
-        if self.diagnosis is not None:
-            document["diagnosis"] = asdict(self.diagnosis)
+        """Return the error and what is behind it as one JSON object, as ``kmsplug --json`` prints it."""
+        document = _document(self)
+        causes = [{"type": name} for name in self.causes]
+        causes += [
+            _document(cause) if isinstance(cause, KmsplugError) else {"type": type(cause).__qualname__}
+            for cause in _behind(self)
+        ]
+        if causes:
+            document["causes"] = causes
         return document
+
+
+def _document(error: KmsplugError) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "code": error.code.value,
+        "message": error.message,
+        "retry": error.retry.value,
+        "outcome": error.outcome.value,
+        **error.details,
+    }
+    if error.hint:
+        document["hint"] = error.hint
+    if error.vendor is not None:
+        document["vendor"] = error.vendor.model_dump(mode="json", exclude_defaults=True)
+    if error.attempts:
+        document["attempts"] = [asdict(attempt) for attempt in error.attempts]
+    if error.diagnosis is not None:
+        document["diagnosis"] = asdict(error.diagnosis)
+    return document
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """Yield the causes of an exception, the nearest first. A circle ends it."""
+    seen = {id(error)}
+    while (cause := error.__cause__) is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        error = cause
 
 
 class PluginError(KmsplugError):
@@ -374,32 +401,3 @@ _CLASSES: Final[dict[str, type[KmsplugError]]] = {
 def error_class(code: str) -> type[KmsplugError]:
     """Return the class of a code; of one that only a newer driver knows, `Unclassified`."""
     return _CLASSES.get(code, Unclassified)
-
-
-def from_wire(message: str, data: ErrorData, *, may_have_acted: bool) -> KmsplugError:
-    """Make the exception for a driver's error response; its texts are escaped.
-
-    Args:
-        message: The driver's sentence.
-        data: The error's data.
-        may_have_acted: Whether the operation changes anything; an honest outcome depends on it.
-    """
-    kind = error_class(data.code)
-    vendor = data.vendor
-    if vendor is not None:
-        vendor = vendor.model_copy(
-            update={name: untrusted(text) for name, text in vendor if isinstance(text, str)}
-        )
-    outcome = data.outcome
-    if outcome is None and not may_have_acted:
-        outcome = Outcome.NOT_APPLIED
-    return kind(
-        untrusted(message),
-        outcome=outcome,
-        hint=f"driver says: {untrusted(data.hint)}" if data.hint else None,
-        vendor=vendor,
-        retry_after_ms=data.retry_after_ms,
-        path=untrusted(data.path) if data.path else None,
-        correlation_id=untrusted(data.correlation_id, 128) if data.correlation_id else None,
-        driver_code=None if kind.code == data.code else untrusted(data.code, 64),
-    )

@@ -13,7 +13,6 @@ from kmsplug_protocol import (
     HealthParams,
     HealthResult,
     PingParams,
-    untrusted,
 )
 
 from ._deadline import caller_deadline
@@ -65,8 +64,8 @@ def check_health(plugin: Plugin, *, deep: bool, timeout: float | None) -> Health
     checks = tuple(
         check.model_copy(
             update={
-                "name": untrusted(check.name),
-                "detail": untrusted(check.detail) if check.detail is not None else None,
+                "name": plugin.redactor.clean(check.name),
+                "detail": plugin.redactor.clean(check.detail) if check.detail is not None else None,
             }
         )
         for check in answer.checks

@@ -3,12 +3,11 @@
 from . import _platform, cobblestone, dcbor, jsonrpc  # noqa: F401 - the first refuses what we cannot run on
 from .binary import Bytes, Secret, SecretBytes, decode_base64, encode_base64
 from .capabilities import Capability
+from .error_facts import ERROR_FACTS, ErrorFact
 from .errors import (
-    ERROR_FACTS,
     INVALID_CIPHERTEXT_MESSAGE,
     ErrorCode,
     ErrorData,
-    ErrorFact,
     Outcome,
     RetryClass,
     error_response,

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import ERROR_FACTS, ErrorData
+from .error_facts import ERROR_FACTS
+from .errors import ErrorData
 from .messages.plugin import CancelParams
 from .operations import BY_WIRE, CANCEL, Operation
 from .types import Model

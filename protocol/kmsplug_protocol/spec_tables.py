@@ -16,7 +16,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from .capabilities import Capability
-from .errors import ERROR_FACTS, ErrorData, Outcome, RetryClass
+from .error_facts import ERROR_FACTS
+from .errors import ErrorData, Outcome, RetryClass
 from .messages.crypto import BatchCall, BatchItem
 from .messages.keys import Key, KeyVersion
 from .messages.plugin import CancelParams, HealthCheck, Peer
@@ -235,12 +236,13 @@ def _meanings(enum: type[StrEnum]) -> dict[str, str]:
 
 
 def _errors() -> Iterator[str]:
-    yield "| code | meaning | retry | effect, if `outcome` is absent | who failed |"
-    yield "| --- | --- | --- | --- | --- |"
+    yield "| code | meaning | retry | effect, if `outcome` is absent | who failed | gRPC |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for code, fact in ERROR_FACTS.items():
         outcome = Outcome.UNKNOWN if fact.may_have_acted else Outcome.NOT_APPLIED
         who = "plugin or host" if fact.from_plugin else "keystore"
-        yield f"| `{code.value}` | {fact.meaning} | {fact.retry.value} | {outcome.value} | {who} |"
+        cells = (f"`{code.value}`", fact.meaning, fact.retry.value, outcome.value, who, fact.grpc)
+        yield f"| {' | '.join(cells)} |"
 
 
 def _overview() -> Iterator[str]:

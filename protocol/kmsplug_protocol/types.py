@@ -163,7 +163,8 @@ class Vendor(Model):
     )
     withheld: bool = Field(
         default=False,
-        description="True where code and message were withheld because they could be an oracle.",
+        description="True where the message, or code and message, were withheld: they could be an oracle, or "
+        "quote a credential.",
     )
 
 

@@ -24,6 +24,9 @@ with warnings.catch_warnings():
 
 _log = logging.getLogger(__name__)
 
+_MAX_CAUSES: Final = 8
+_MAX_CAUSE: Final = 128
+
 Handler = Callable[..., Any]
 
 _MAX_NAME: Final = 64  # longer than that of any member of the protocol
@@ -51,7 +54,8 @@ def make_handler(operation: Operation, method: Callable[[Any], Model]) -> Handle
         try:
             result = method(request)
         except DriverError as error:
-            return jsonrpcserver.Error(jsonrpc.KEYSTORE_ERROR, error.message, _wire(error.data))
+            data = error.data.model_copy(update={"causes": _causes(error)})
+            return jsonrpcserver.Error(jsonrpc.KEYSTORE_ERROR, error.message, _wire(data))
         if not isinstance(result, result_model):
             _log.error("%s returned %s, not %s", operation.api, type(result).__name__, result_model.__name__)
             raise TypeError
@@ -111,8 +115,20 @@ def _too_deep() -> tuple[str, dict[str, Any]]:
     return "params are nested too deeply", _wire(ErrorData(code=ErrorCode.INVALID_ARGUMENT))
 
 
+def _causes(error: DriverError) -> tuple[str, ...]:
+    """Return the types of what it was raised from; none of a refused ciphertext: they tell the step."""
+    if error.code is ErrorCode.INVALID_CIPHERTEXT:
+        return ()
+    found: list[str] = []
+    cause = error.__cause__
+    while cause is not None and len(found) < _MAX_CAUSES:  # a circle ends here, too
+        found.append(f"{type(cause).__module__}.{type(cause).__qualname__}"[:_MAX_CAUSE])
+        cause = cause.__cause__
+    return tuple(found)
+
+
 def _wire(data: ErrorData) -> dict[str, Any]:
-    return data.model_dump(mode="json", exclude_none=True)
+    return data.model_dump(mode="json", exclude_defaults=True)
 
 
 def _same(value: Any) -> Any:

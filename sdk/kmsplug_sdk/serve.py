@@ -111,7 +111,7 @@ def _check(driver: Driver[Any], source: str) -> dict[str, Any]:
         checks = tuple(driver.health(HealthDepth.DEEP))
         result = HealthResult(healthy=all(check.healthy for check in checks), checks=checks)
     except DriverError as error:
-        return _unhealthy(error.message, error.data.model_dump(mode="json", exclude_none=True))
+        return _unhealthy(error.message, error.data.model_dump(mode="json", exclude_defaults=True))
     except (Exception, SystemExit):  # noqa: BLE001 - the report is JSON, and holds no text of an exception
         return _unhealthy(*defect("the check"))
     finally:

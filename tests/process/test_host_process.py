@@ -16,6 +16,7 @@ from kmsplug_host._connection import Connection
 from kmsplug_host._deadline import Deadline
 from kmsplug_host._launch import Launch
 from kmsplug_host._process import DriverProcess
+from kmsplug_host._redaction import Redactor
 from kmsplug_host._supervisor import Supervisor, run_together
 from kmsplug_host.errors import InvalidArgument, PluginCrashed
 from support.host import (
@@ -48,7 +49,7 @@ def somebody_waits_to_write() -> bool:
 def running(program: str) -> Iterator[DriverProcess]:
     """Run a Python program; afterwards nothing may be left of it."""
     with nothing_left():
-        process = DriverProcess("test", launch(program))
+        process = DriverProcess("test", launch(program), Redactor())
         try:
             yield process
         finally:
@@ -163,7 +164,7 @@ def test_a_stranger_that_floods_the_pipes_of_a_dead_process_is_not_read_for_ever
         "  while True: os.write(1, b'x' * 60000); os.write(2, b'y' * 1000)\nsignal.pause()"
     )
     with nothing_left():
-        process = DriverProcess("test", launch(program))
+        process = DriverProcess("test", launch(program), Redactor())
         stranger = int(process.read().split(b"x")[0])
         try:
             process.send_kill()
@@ -200,7 +201,7 @@ def test_a_start_without_enough_descriptors_leaves_none_behind() -> None:
             free = (number for number in itertools.count() if number not in taken)
             resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, spare, None)), hard))
             try:
-                process = DriverProcess("test", launch(READS))
+                process = DriverProcess("test", launch(READS), Redactor())
             except OSError as error:
                 outcomes.add(error.strerror)
             else:
@@ -217,7 +218,7 @@ def test_a_start_without_a_thread_leaves_no_process_behind() -> None:
         size = threading.stack_size(2**46)
         try:
             with pytest.raises(RuntimeError, match="thread"):
-                DriverProcess("test", launch(READS))
+                DriverProcess("test", launch(READS), Redactor())
         finally:
             threading.stack_size(size)
 
@@ -225,7 +226,7 @@ def test_a_start_without_a_thread_leaves_no_process_behind() -> None:
 def test_a_request_on_a_connection_whose_process_has_ended_fails_at_once() -> None:
     ended = threading.Event()
     with nothing_left():
-        process = DriverProcess("test", launch("import sys; sys.exit(5)"))
+        process = DriverProcess("test", launch("import sys; sys.exit(5)"), Redactor())
         connection = Connection("test", process, lambda _connection: ended.set())
         assert ended.wait(LONG_S)
         began = time.monotonic()
@@ -241,7 +242,7 @@ def test_a_request_on_a_connection_whose_process_has_ended_fails_at_once() -> No
 
 def test_before_the_handshake_a_request_has_the_small_limit() -> None:
     with nothing_left():
-        process = DriverProcess("test", launch(READS))
+        process = DriverProcess("test", launch(READS), Redactor())
         connection = Connection("test", process, lambda _connection: None)
         with pytest.raises(InvalidArgument, match="the limit is 65536"):
             connection.request("plugin.initialize", {"x": "y" * 65536}, Deadline.after(LONG_S))

@@ -13,6 +13,7 @@ from kmsplug_host.errors import ConfigurationError, KmsplugError
 from . import (
     _conformance,
     _data,
+    _explain,
     _key_import,
     _key_labels,
     _key_lifecycle,
@@ -56,6 +57,7 @@ app.command("mac")(_signing.mac)
 app.command("verify-mac")(_signing.verify_mac)
 app.command("random")(_secrets.random)
 app.command("data-key")(_secrets.data_key)
+app.command("explain")(_explain.explain)
 app.command("health")(_plugins.health)
 app.command("conformance")(_conformance.conformance)
 

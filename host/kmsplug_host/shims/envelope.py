@@ -157,7 +157,8 @@ def begin_open(
             vendor=opened.vendor,
         )
     assert failure is not None  # noqa: S101 - there was a candidate
-    raise failure
+    # The refusal of a keystore must not differ from one of a later step, which never saw a keystore.
+    raise fmt.refused() if isinstance(failure, InvalidCiphertext) else failure
 
 
 def open_payload(opener: cobblestone.Opener, chunks: memoryview) -> Secret:

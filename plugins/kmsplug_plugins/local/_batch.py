@@ -76,7 +76,7 @@ def _failed(number: int, message: str, data: ErrorData) -> BatchItem:
     error: dict[str, Any] = {
         "code": number,
         "message": message,
-        "data": data.model_dump(mode="json", exclude_none=True),
+        "data": data.model_dump(mode="json", exclude_defaults=True),
     }
     return BatchItem(error=error)
 

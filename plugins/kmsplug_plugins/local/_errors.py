@@ -1,4 +1,4 @@
-"""From the errors of files and of SQLite to the codes of the protocol. What has no row here is a defect."""
+"""From the errors of files and SQLite to the codes of the protocol. SQLite's rows are in ``errors.toml``."""
 
 import contextlib
 import errno
@@ -6,22 +6,13 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
-from kmsplug_protocol import ErrorCode, Outcome, Vendor
+from kmsplug_protocol import ErrorCode, Vendor
 from kmsplug_sdk import DriverError
+from kmsplug_sdk.mapping import ErrorTable
 
 from ._files import UnsafeFileError
 
-_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_UNREACHABLE: Final = frozenset(
-    {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_READONLY,
-    }
-)
+TABLE: Final = ErrorTable(__package__ or "")
 
 
 def corrupt(what: str) -> DriverError:
@@ -61,24 +52,10 @@ class SqliteErrors:
         """Begin."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Raise what the error means, if it has a meaning."""
-        if not isinstance(error, sqlite3.Error):
+        """Raise what the error means. One without a row is a defect of this driver: SQLite has no others."""
+        name = getattr(error, "sqlite_errorname", None)
+        if not isinstance(error, sqlite3.Error) or name is None:
             return
-        # The low byte is the kind; Python's own errors have no code.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-        vendor = Vendor(service="sqlite", code=getattr(error, "sqlite_errorname", None))
-        if code in _BUSY:
-            raise DriverError(
-                ErrorCode.PROVIDER_UNAVAILABLE,
-                "another process kept the keystore locked for too long",
-                outcome=Outcome.NOT_APPLIED,
-                vendor=vendor,
-            ) from error
-        if code in _DAMAGED:
-            raise corrupt("the database") from error
-        if code in _UNREACHABLE:
-            raise DriverError(
-                ErrorCode.PROVIDER_UNAVAILABLE,
-                "the database cannot be read or written: look at its disk, mode and owner",
-                vendor=vendor,
-            ) from error
+        kind = "_".join(name.split("_")[:2])  # as SQLITE_IOERR of SQLITE_IOERR_WRITE
+        if TABLE.find((name, kind)) is not None:
+            raise TABLE.translate(Vendor(code=name), "", also=(kind,)) from error

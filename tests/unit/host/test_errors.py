@@ -17,11 +17,9 @@ from kmsplug_host.errors import (
     PluginCrashed,
     PluginError,
     Timeout,
-    Unclassified,
     error_class,
-    from_wire,
 )
-from kmsplug_protocol import ERROR_FACTS, ErrorCode, ErrorData, Outcome, Vendor
+from kmsplug_protocol import ERROR_FACTS, ErrorCode, Outcome, Vendor
 
 LEAVES = [*PluginError.__subclasses__(), *KeystoreError.__subclasses__()]
 
@@ -84,7 +82,7 @@ def test_an_error_is_a_json_document() -> None:
         "plugin": "main",
         "retry_after_ms": 5,
         "hint": "look at its log",
-        "vendor": {"service": "kms", "code": "E1", "http_status": 500, "request_id": "r", "withheld": False},
+        "vendor": {"service": "kms", "code": "E1", "http_status": 500, "request_id": "r"},
         "attempts": [{"code": "PLUGIN_CRASHED", "elapsed_s": 0.5}],
         "diagnosis": {
             "command": ["/bin/driver", "-x"],
@@ -117,38 +115,33 @@ def test_an_error_can_cross_to_another_process(clone: "object") -> None:
     assert found.to_dict() == full().to_dict()
 
 
-def test_a_code_that_only_a_newer_driver_knows_is_unclassified_and_kept() -> None:
-    error = from_wire("x", ErrorData(code="NEW\x1b"), may_have_acted=True)
+def test_what_is_behind_an_error_is_told_the_nearest_first() -> None:
+    root, middle, top = OSError("secret text"), KeyNotFound("no such key", key_id="k"), Timeout("late")
+    middle.__cause__, top.__cause__ = root, middle
 
-    assert type(error) is Unclassified
-    assert error.details == {"driver_code": "NEW\\u{1b}"}
-    assert error.outcome is Outcome.UNKNOWN
-
-
-@pytest.mark.parametrize(("said", "changes", "outcome"), [
-    (None, True, Outcome.UNKNOWN), (None, False, Outcome.NOT_APPLIED),
-    (Outcome.APPLIED, True, Outcome.APPLIED), (Outcome.NOT_APPLIED, True, Outcome.NOT_APPLIED),
-])  # fmt: skip
-def test_what_a_driver_knows_of_the_effect_counts(
-    said: Outcome | None, *, changes: bool, outcome: Outcome
-) -> None:
-    data = ErrorData(code="PROVIDER_INTERNAL", outcome=said)
-
-    assert from_wire("x", data, may_have_acted=changes).outcome is outcome
+    assert top.to_dict()["causes"] == [
+        {
+            "code": "KEY_NOT_FOUND",
+            "message": "no such key",
+            "retry": "never",
+            "outcome": "not_applied",
+            "key_id": "k",
+        },
+        {"type": "OSError"},
+    ]
 
 
-def test_the_root_cause_survives() -> None:
-    vendor = Vendor(
-        service="kms", code="ThrottlingException", message="slow\x1b", request_id="r-1", http_status=400
-    )
-    data = ErrorData(code="RATE_LIMIT_EXCEEDED", vendor=vendor, retry_after_ms=250, hint="wait", path="a.b",
-                     correlation_id="c-1")  # fmt: skip
-    error = from_wire("throttled", data, may_have_acted=False)
+def test_the_causes_that_a_driver_names_come_first() -> None:
+    error = Timeout("late", causes=("botocore.exceptions.ReadTimeoutError", "builtins.TimeoutError"))
 
-    assert error.vendor is not None
-    assert (error.vendor.code, error.vendor.request_id, error.vendor.http_status) == (
-        "ThrottlingException", "r-1", 400,
-    )  # fmt: skip
-    assert error.vendor.message == "slow\\u{1b}"
-    assert error.hint == "driver says: wait"
-    assert error.details == {"retry_after_ms": 250, "path": "a.b", "correlation_id": "c-1"}
+    assert error.to_dict()["causes"] == [
+        {"type": "botocore.exceptions.ReadTimeoutError"},
+        {"type": "builtins.TimeoutError"},
+    ]
+
+
+def test_causes_in_a_circle_are_told_once() -> None:
+    one, other = Timeout("one"), Timeout("other")
+    one.__cause__, other.__cause__ = other, one
+
+    assert [cause["message"] for cause in one.to_dict()["causes"]] == ["other"]

@@ -4,6 +4,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from kmsplug_host._redaction import Redactor
 from kmsplug_host._stderr import Stderr
 
 MIB = 1024 * 1024
@@ -34,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def stderr(caplog: pytest.LogCaptureFixture) -> Stderr:
     caplog.set_level(logging.DEBUG)
-    return Stderr(logging.getLogger("kmsplug.plugin.test"))
+    return Stderr(logging.getLogger("kmsplug.plugin.test"), Redactor())
 
 
 def test_lines_are_put_together_from_pieces(stderr: Stderr, caplog: pytest.LogCaptureFixture) -> None:

@@ -95,6 +95,24 @@ def test_a_meaning_is_one_clause_of_its_own(code: ErrorCode) -> None:
     assert [fact.meaning for fact in ERROR_FACTS.values()].count(meaning) == 1
 
 
+GRPC = {
+    "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+    "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_an_operator_is_told_what_to_do_in_sentences_about_this_code(code: ErrorCode) -> None:
+    fact = ERROR_FACTS[code]
+
+    assert fact.action[0].isupper()
+    assert fact.action.endswith(".")
+    assert fact.grpc in GRPC
+    if not fact.meaning.startswith("reserved"):
+        assert [other.action for other in ERROR_FACTS.values()].count(fact.action) == 1
+
+
 def test_what_may_have_been_done_is_never_said_to_be_safe_to_send_again_at_once() -> None:
     for code, fact in ERROR_FACTS.items():
         if fact.may_have_acted:
@@ -125,6 +143,7 @@ def test_an_error_carries_all_its_members_over_the_wire() -> None:
         hint="ask for a higher quota",
         path="login.role",
         vendor=Vendor(service="kms", code="ThrottlingException", http_status=400, request_id="r-1"),
+        causes=("botocore.errorfactory.ThrottlingException", "builtins.OSError"),
         correlation_id="c-1",
     )
 
@@ -151,7 +170,14 @@ def test_a_code_of_a_newer_driver_and_members_that_are_unknown_can_be_read() -> 
 
 @pytest.mark.parametrize(
     "change",
-    [{"code": None}, {"code": 7}, {"outcome": "perhaps"}, {"retry_after_ms": -1}, {"vendor": "aws"}],
+    [
+        {"code": None},
+        {"code": 7},
+        {"outcome": "perhaps"},
+        {"retry_after_ms": -1},
+        {"vendor": "aws"},
+        {"causes": ["x"] * 9},
+    ],
     ids=str,
 )
 def test_malformed_error_data_are_refused(change: dict[str, object]) -> None:

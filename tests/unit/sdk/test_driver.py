@@ -155,13 +155,13 @@ def test_a_driver_error_is_what_was_said() -> None:
 
     assert str(error) == error.message == "slow down"
     assert error.code is ErrorCode.RATE_LIMIT_EXCEEDED
-    assert error.data.model_dump(exclude_none=True) == {
+    assert error.data.model_dump(exclude_defaults=True) == {
         "code": "RATE_LIMIT_EXCEEDED",
         "outcome": Outcome.UNKNOWN,
         "retry_after_ms": 5,
         "hint": "h",
         "path": "p",
-        "vendor": vendor.model_dump(exclude_none=True),
+        "vendor": vendor.model_dump(exclude_defaults=True),
     }
     assert copy.copy(error.data) == error.data
 

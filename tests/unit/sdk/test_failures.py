@@ -39,6 +39,10 @@ class UntidyError(Exception):
     __repr__ = __str__
 
 
+class LibraryError(Exception):
+    """As a vendor's SDK has them."""
+
+
 class UnfinishedError(DriverError):
     """A subclass that forgot its base."""
 
@@ -166,3 +170,39 @@ def test_a_message_that_is_too_long_for_a_line_is_still_one_answer() -> None:
 
     with run_driver(failing(error, inline=False), {}) as client:
         assert code(client.call("crypto.random", {"length_bytes": 1})) == (-32000, "LIMIT_EXCEEDED")
+
+
+def behind(*types: type[BaseException], code: ErrorCode = ErrorCode.CONFLICT) -> DriverError:
+    """Return a refusal that was raised from a chain of exceptions."""
+    error: BaseException
+    error = first = DriverError(code, "no")
+    for kind in types:
+        error.__cause__ = kind(CANARY)
+        error = error.__cause__
+    return first
+
+
+def causes(error: DriverError) -> Any:
+    with run_driver(failing(error, inline=True), {}) as client:
+        response = client.call("crypto.random", {"length_bytes": 1})
+    assert CANARY not in json.dumps(response)
+    return response["error"]["data"].get("causes")
+
+
+def test_a_refusal_names_the_types_behind_it_and_not_their_texts() -> None:
+    assert causes(behind(ValueError, LibraryError)) == [
+        "builtins.ValueError",
+        f"{__name__}.LibraryError",
+    ]
+    assert causes(behind()) is None
+
+
+def test_a_refused_ciphertext_does_not_tell_the_step_by_its_causes() -> None:
+    assert causes(behind(ValueError, code=ErrorCode.INVALID_CIPHERTEXT)) is None
+
+
+def test_causes_without_end_are_cut() -> None:
+    error = behind(*[ValueError] * 20)
+    assert causes(error) == ["builtins.ValueError"] * 8
+    error.__cause__ = error
+    assert len(causes(error)) == 8
