@@ -145,7 +145,7 @@ def test_the_folder_of_a_driver_goes_even_when_its_guardian_is_killed(tmp_path: 
     with bad_driver(tmp_path, "looks_around") as bad:
         folder = Path(json.loads(bad.keystore.mac("k", b"look").mac)["cwd"])
         assert folder.is_dir()
-        process = bad.host._plugins["bad"]._replicas[0].process
+        process = bad.host._plugins["bad"]._fleet.replicas[0].process
         assert process is not None
         process._popen.kill()
 
@@ -367,7 +367,7 @@ def test_the_default_limits_are_what_the_documentation_says() -> None:
 def test_a_stop_is_obeyed_by_the_driver_itself(tmp_path: Path) -> None:
     """SIGTERM reaches the driver, not only its guardian."""
     with bad_driver(tmp_path, "stubborn") as bad:
-        process = bad.host._plugins["bad"]._replicas[0].process
+        process = bad.host._plugins["bad"]._fleet.replicas[0].process
         assert process is not None
         bad.host.close()
         assert process.wait(LONG_S) == -9

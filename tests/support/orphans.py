@@ -94,7 +94,7 @@ def _main(folder: Path, levels: list[str]) -> None:
     host = Host.open({"plugins": plugins})
     pids: dict[str, dict[str, Any]] = {}
     for name, plugin in host._plugins.items():
-        process = plugin._replicas[0].process
+        process = plugin._fleet.replicas[0].process
         assert process is not None
         pids[name] = {"driver": process.pid, "guardian": process._popen.pid}
     print(json.dumps(pids), flush=True)
