@@ -320,12 +320,14 @@ class Connection:
         if found is None:
             self._violate("a line is longer than the frame limit, and no id can be found in it")
             return 1
-        pending = self._pending.get(int(found[1]))
+        request_id = int(found[1])
+        pending = self._pending.get(request_id)
         if pending is None:
+            self._is_owed(request_id)
             self.late_replies += 1
             return 1
         pending.error = lambda _written: ProtocolViolation("the reply is longer than the frame limit")
-        self._resolve(int(found[1]), pending)
+        self._resolve(request_id, pending)
         return 1
 
     def _resolve(self, request_id: Any, pending: _Pending) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["kmsplug_protocol"]):
+with atheris.instrument_imports(include=["kmsplug_protocol.framing"]):
     from kmsplug_protocol import FrameError, FrameReader, Oversize, decode_frame, encode_frame
 
 LIMIT = 64

@@ -6,6 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from kmsplug_host import Keystore
 from kmsplug_host.errors import PluginCrashed, ProtocolViolation
@@ -72,6 +73,18 @@ def test_what_a_flood_says_is_hardly_logged_and_all_counted(tmp_path: Path) -> N
     # A pipe holds 11,000 of them; read as fast as it goes, there would be millions.
     assert connection.stray_lines < (seconds + 2) * 15_000
     assert sum("not a message" in message for message in log.messages) < (seconds + 2) * 150
+
+
+def test_a_hundred_megabytes_on_stderr_are_counted_and_take_no_memory(tmp_path: Path) -> None:
+    with beside_a_neighbour(tmp_path, "floods_stderr") as (bad, neighbour), logged() as log:
+        before = psutil.Process().memory_info().rss
+        bad.keystore.create_key("HMAC_SHA_256", timeout=60)
+        assert psutil.Process().memory_info().rss - before < 32 * 1024 * 1024
+        assert len(bad.keystore.random(8)) == 8
+
+    reports = [message for message in log.messages if message.endswith("more than 1 MiB a second")]
+    assert 50_000_000 < sum(int(report.split()[0]) for report in reports) <= 100_100_000
+    assert neighbour.failures == []
 
 
 def test_a_driver_that_dies_in_a_flood_is_seen_to_have_died_at_once(tmp_path: Path) -> None:

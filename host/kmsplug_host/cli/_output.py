@@ -30,7 +30,7 @@ def plain(model: Model) -> dict[str, Any]:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows: as a table on a terminal, tab-separated with a header line in a pipe.
 
-    A cell that is a list has a line for each of its items on a terminal, and semicolons between them in a pipe.
+    A cell that is a list has its items on lines of their own, in a pipe with semicolons between them.
     """
     if sys.stdout.isatty():
         _draw(title, columns, [[_cell(cell, "\n") for cell in row] for row in rows])
