@@ -21,6 +21,9 @@ from .errors import ConfigurationError
 
 _log = logging.getLogger("kmsplug.isolation")
 
+SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Where programs are looked for, and the drivers' ``PATH``; never that of the application."""
+
 # What any program needs to start, to resolve names and to check certificates; nothing that holds secrets. Not
 # the whole of /etc: applications keep key files there.
 _SYSTEM: Final = (
@@ -64,7 +67,7 @@ def choose(level: Isolation, *, third_party: bool, key: str) -> Isolation:
     """
     from ._guardian import landlock  # noqa: PLC0415 - ctypes, which only this question needs
 
-    if level is Isolation.BWRAP and shutil.which("bwrap") is None:
+    if level is Isolation.BWRAP and shutil.which("bwrap", path=SYSTEM_PATH) is None:
         raise ConfigurationError(f"{key}: there is no program bwrap", hint="install bubblewrap")
     if level not in (Isolation.LANDLOCK, Isolation.AUTO):
         return level
@@ -136,7 +139,7 @@ def make_private(folder: Path) -> str:
 
 def code_of(modules: Iterable[str]) -> Iterator[str]:
     """Yield where this interpreter and these top-level modules are; none of them is imported."""
-    yield from {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)}
+    yield from {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent.parent)} - {"/"}
     for module in modules:
         found = importlib.util.find_spec(module)
         for place in (found.submodule_search_locations or ()) if found else ():
@@ -176,7 +179,7 @@ def bwrap_command(command: tuple[str, ...], folder: str, access: Access, image: 
         image: A descriptor of the sealed executable.
     """
     words = [
-        shutil.which("bwrap") or "bwrap",
+        shutil.which("bwrap", path=SYSTEM_PATH) or "bwrap",
         "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
         "--disable-userns", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
     ]  # fmt: skip

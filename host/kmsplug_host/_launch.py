@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from . import _isolation, _trust
-from ._isolation import Access
+from ._isolation import SYSTEM_PATH, Access
 from ._redaction import Redactor
 from .config import Isolation, Limits, PluginSettings, Source
 from .errors import ConfigurationError
 
 DRIVER_GROUP: Final = "kmsplug.drivers"
-
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Harmless, and needed to reach a provider through a company's proxy and certificate authority.
 _INHERITED: Final = (
@@ -155,7 +153,7 @@ def _prepare_command(settings: PluginSettings, folder: Path, where: str) -> Laun
 
 
 def _environment(settings: PluginSettings) -> dict[str, str]:
-    env = {"PATH": _PATH, "LANG": "C.UTF-8"}
+    env = {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}
     env.update({name: os.environ[name] for name in (*_INHERITED, *settings.env) if name in os.environ})
     env.update(settings.set_env)
     return env
@@ -193,9 +191,9 @@ def _find_program(program: str, folder: Path, key: str) -> str:
         if not path.is_file() or not os.access(path, os.X_OK):
             raise ConfigurationError(f"{key}: {path} is not an executable file")
         return str(path)
-    found = shutil.which(program, path=_PATH)
+    found = shutil.which(program, path=SYSTEM_PATH)
     if found is None:
-        raise ConfigurationError(f"{key}: {program!r} is not on {_PATH}", hint="give an absolute path")
+        raise ConfigurationError(f"{key}: {program!r} is not on {SYSTEM_PATH}", hint="give an absolute path")
     return found
 
 

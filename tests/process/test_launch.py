@@ -119,7 +119,7 @@ def test_an_installed_driver_is_confined_by_default_and_says_so(tmp_path: Path) 
 
 
 def test_bwrap_is_refused_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("kmsplug_host._isolation.SYSTEM_PATH", str(tmp_path))
 
     assert "plugins.main.isolation: there is no program bwrap" in refusal(driver="local", isolation="bwrap")
 

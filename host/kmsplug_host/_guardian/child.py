@@ -1,13 +1,17 @@
 """The driver's process, from the fork to the exec: everything that only a process can do to itself."""
 
+from __future__ import annotations
+
 import _signal  # type: ignore[import-not-found] # signal itself takes longer than all the rest
-import contextlib
 import errno
 import os
 import resource
-from typing import Any, NoReturn
 
 from . import kernel, landlock
+
+TYPE_CHECKING = False  # typing itself takes as long to import as the interpreter to start
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 
 def become(plan: dict[str, Any], guardian: int, report: int) -> NoReturn:
@@ -49,8 +53,10 @@ def _forget_signals() -> None:
     """Undo what the application and this program have set: a driver starts with the system's defaults."""
     _signal.set_wakeup_fd(-1)
     for number in _signal.valid_signals():
-        with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP
+        try:
             _signal.signal(number, _signal.SIG_DFL)
+        except (OSError, ValueError):  # SIGKILL, SIGSTOP
+            pass
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 

@@ -1,9 +1,14 @@
 """What the kernel offers and Python does not: prctl, and system calls by their number."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys
-from typing import Final
+
+TYPE_CHECKING = False  # typing itself takes as long to import as the interpreter to start
+if TYPE_CHECKING:
+    from typing import Final
 
 LINUX: Final = sys.platform == "linux"
 

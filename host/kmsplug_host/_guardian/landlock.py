@@ -4,14 +4,18 @@ What it cannot reach any more besides: processes outside (their memory, environm
 signals to them where the kernel knows that) and their abstract sockets. Needs no privilege.
 """
 
-import contextlib
+from __future__ import annotations
+
 import ctypes
 import os
 import stat
-from collections.abc import Sequence
-from typing import Final
 
 from . import kernel
+
+TYPE_CHECKING = False  # typing itself takes as long to import as the interpreter to start
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
 
 # The numbers are the same on every architecture.
 _CREATE_RULESET: Final = 444
@@ -83,12 +87,14 @@ def restrict(read: Sequence[str], write: Sequence[str]) -> None:
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
-    with contextlib.suppress(FileNotFoundError, PermissionError, NotADirectoryError):
-        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISDIR(os.fstat(folder).st_mode):
-                rights &= _OF_FILES
-            rule = _PathBeneathAttr(rights, folder)
-            kernel.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
-        finally:
-            os.close(folder)
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError, NotADirectoryError):
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            rights &= _OF_FILES
+        rule = _PathBeneathAttr(rights, place)
+        kernel.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
+    finally:
+        os.close(place)

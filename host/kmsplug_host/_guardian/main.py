@@ -8,17 +8,21 @@ Limit: a process of the same user may kill the guardian. The driver dies with it
 into other sessions stays, unless it lives in a PID namespace (``bwrap``).
 """
 
+from __future__ import annotations
+
 import _signal  # type: ignore[import-not-found] # signal itself takes longer than all the rest
-import contextlib
 import marshal
 import os
 import resource
 import select
 import sys
 import time
-from typing import Any, Final, NoReturn
 
 from . import child, kernel, tree
+
+TYPE_CHECKING = False  # typing itself takes as long to import as the interpreter to start
+if TYPE_CHECKING:
+    from typing import Any, Final, NoReturn
 
 _POLL_MS: Final = 200  # where no descriptor tells that the host has ended
 _FIND_S: Final = 2.0  # for bwrap to start the driver
@@ -41,8 +45,7 @@ def main() -> NoReturn:
     guardian = _Guardian(plan, commands, answers)
     status = guardian.watch()
     _remove(plan["folder"])
-    with contextlib.suppress(BrokenPipeError):
-        os.write(answers, b"done\n")
+    _tell(answers, b"done\n")
     _end_like(status, shell=plan["bwrap"])
 
 
@@ -60,6 +63,7 @@ class _Guardian:
         self._driver = os.fork()
         if self._driver == 0:
             child.become(plan, me, report)
+        self._target = self._driver  # of signals; at bwrap it is another process, known when it runs
         os.close(report)
         for taken in plan["inherit"]:
             os.close(taken)
@@ -92,15 +96,17 @@ class _Guardian:
 
     def _report(self, failure: bytes) -> None:
         """Tell the host the driver's number, or why it does not run."""
-        self._target = self._find_driver() if not failure and self._plan["bwrap"] else self._driver
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._answers, b"failed " + failure if failure else b"started %d\n" % self._target)
+        if self._plan["bwrap"] and not failure:
+            self._target = self._find_driver()
+        _tell(self._answers, b"failed " + failure if failure else b"started %d\n" % self._target)
 
     def _obey(self, command: bytes) -> bool:
         if command != TERMINATE:
             return False
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(os.getpgid(self._target), _signal.SIGTERM)
+        except (ProcessLookupError, PermissionError):
+            pass
         return True
 
     def _find_driver(self) -> int:
@@ -114,6 +120,13 @@ class _Guardian:
                 break
             select.poll().poll(1)
         return self._driver
+
+
+def _tell(host: int, answer: bytes) -> None:
+    try:
+        os.write(host, answer)
+    except BrokenPipeError:
+        pass
 
 
 def _read_plan(commands: int) -> dict[str, Any]:
@@ -140,9 +153,10 @@ def _wake_on_signals() -> int:
 
 
 def _open_process(pid: int) -> int | None:
-    with contextlib.suppress(AttributeError, OSError):  # not on macOS, nor in every sandbox
+    try:
         return os.pidfd_open(pid)
-    return None
+    except (AttributeError, OSError):  # not on macOS, nor in every sandbox
+        return None
 
 
 def _leave_pipes() -> None:
@@ -156,7 +170,7 @@ def _leave_pipes() -> None:
 def _remove(folder: str) -> None:
     """Remove the driver's folder without following any link in it. Bounded; the host tries again."""
     deadline = time.monotonic() + _CLEAN_S
-    with contextlib.suppress(OSError, RecursionError):
+    try:
         for _, folders, files, parent in os.fwalk(folder, topdown=False):
             for name in files:
                 os.unlink(name, dir_fd=parent)
@@ -164,7 +178,9 @@ def _remove(folder: str) -> None:
                     return
             for name in folders:
                 _remove_folder(name, parent)
-        os.rmdir(folder)  # noqa: PTH106
+        os.rmdir(folder)
+    except (OSError, RecursionError):
+        pass
 
 
 def _remove_folder(name: str, parent: int) -> None:
@@ -180,9 +196,10 @@ def _end_like(status: int, *, shell: bool) -> NoReturn:
     if shell and code > _BEYOND:
         code = _BEYOND - code
     if code < 0:
-        with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler
-            _signal.signal(-code, _signal.SIG_DFL)
-        with contextlib.suppress(OSError):
+        try:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the driver's end leaves no dump of ours
+            _signal.signal(-code, _signal.SIG_DFL)
+        except (OSError, ValueError):  # SIGKILL has no handler
+            pass
         os.kill(os.getpid(), -code)
     os._exit(code if code >= 0 else _BEYOND - code)

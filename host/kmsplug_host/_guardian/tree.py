@@ -1,10 +1,14 @@
 """Ends everything that descends from this process: stopped first, so that nothing can fork itself away."""
 
-import contextlib
+from __future__ import annotations
+
 import os
 import select
 import time
-from typing import Final
+
+TYPE_CHECKING = False  # typing itself takes as long to import as the interpreter to start
+if TYPE_CHECKING:
+    from typing import Final
 
 _BOUND_S: Final = 5.0  # the kernel cannot end a process that waits for a dead disk; nobody waits for that
 _STEP_MS: Final = 2
@@ -47,8 +51,10 @@ def end_all(group: int) -> dict[int, int]:
     deadline = time.monotonic() + _BOUND_S
     while left and time.monotonic() < deadline:
         _signal(_descendants(), _SIGKILL)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(group, _SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
         select.poll().poll(_STEP_MS)
         buried, left = reap()
         ended |= buried
@@ -57,8 +63,10 @@ def end_all(group: int) -> dict[int, int]:
 
 def _signal(pids: set[int], number: int) -> None:
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
 
 
 def children(pid: int) -> list[int]:
@@ -83,12 +91,12 @@ def _descendants() -> set[int]:
 def _parents() -> dict[int, int]:
     """Return the parent of every process. Not from ``children`` files, which many kernels do not have."""
     parents = {}
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib costs as much as the rest of this program
-            if name.isdigit():
-                with contextlib.suppress(OSError, ValueError):
-                    stat = _read(f"/proc/{name}/stat")
-                    parents[int(name)] = int(stat[stat.rindex(b")") + 1 :].split()[1])
+    for name in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        try:
+            stat = _read(f"/proc/{name}/stat")
+            parents[int(name)] = int(stat[stat.rindex(b")") + 1 :].split()[1])
+        except (OSError, ValueError):  # it has ended meanwhile
+            pass
     return parents
 
 
