@@ -76,6 +76,12 @@ class Plugin:
         return self._fleet.spec.redactor
 
     @property
+    def stopped(self) -> bool:
+        """Whether nothing is left of it."""
+        with self._changed:
+            return all(fleet.stopped for fleet in (self._fleet, *self._others))
+
+    @property
     def opened(self) -> Opened:
         """What the handshake told; the same for all processes, since `wait_ready` has returned.
 

@@ -256,7 +256,8 @@ class Host:
                 self._source = settings
                 self._rebind()
                 leaving = [plugin for name, plugin in before.items() if name not in self._plugins]
-                self._others = [plugin for plugin in self._others if not plugin.closed] + leaving
+                here = self._plugins.values()
+                self._others = [p for p in self._others if p not in here and not p.stopped] + leaving
         if closed:
             change.undo()
             raise PluginUnavailable("the host is closed")
@@ -276,7 +277,7 @@ class Host:
 
     def _rebind(self) -> None:
         """Put the keystores on the plugins of the configuration."""
-        before, self._keystores = self._keystores, {}
+        before, after = dict(self._keystores), {}
         for name, settings in self._source.settings.all_keystores().items():
             plugin = self._plugins.get(settings.plugin)
             if plugin is None:  # not wanted when the host was opened
@@ -286,7 +287,8 @@ class Host:
                 keystore = Keystore(name, settings, plugin)
             else:
                 keystore.rebind(settings, plugin)
-            self._keystores[name] = keystore
+            after[name] = keystore
+        self._keystores = after  # at once: somebody may be asking for one
         for keystore in before.values():
             keystore.remove()
 

@@ -11,13 +11,14 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from kmsplug_host import Host, PluginEvent, PluginState
+from kmsplug_host import Host, Keystore, PluginEvent, PluginState
 from kmsplug_host.aio import AsyncHost
 from kmsplug_host.errors import (
     AuthenticationFailed,
     ConfigurationError,
     PluginCrashed,
     PluginUnavailable,
+    Timeout,
 )
 from process.test_host_crash import refusal
 from process.test_supervise_replace import goes_on, under_load
@@ -232,6 +233,54 @@ def test_a_removed_keystore_refuses_every_call_and_an_added_one_works(tmp_path: 
         assert len(kept.random(8)) == 8
         assert len(host.keystore("c").random(8)) == 8
         assert host.keystores() == ("b", "c")
+
+
+def test_a_removed_plugin_that_still_works_on_a_call_ends_with_the_host(tmp_path: Path) -> None:
+    one, two, three = folders(tmp_path, "one", "two", "three")
+    with bench(one) as (journal, _), Host.open({"plugins": {"one": misbehaving(one, "waits")}}) as host:
+        keystore = host.keystore("one")
+        (pid,) = working(host)
+        assert pid is not None
+        call = begin(lambda: keystore.create_key("HMAC_SHA_256"))
+        journal.wait_for("key.create")
+        for name, folder in (("two", two), ("three", three)):
+            host.reload({"plugins": {name: misbehaving(folder, "good")}})
+        wait_until(lambda: keystore_is_gone(keystore), "the plugin to go")
+        assert psutil.pid_exists(pid)
+
+        host.close()
+        with pytest.raises(PluginCrashed):
+            call.result(LONG_S)
+        assert not psutil.pid_exists(pid)
+
+
+def keystore_is_gone(keystore: Keystore) -> bool:
+    """Tell whether a keystore refuses calls because of a reload."""
+    try:
+        keystore.random(8, timeout=0.1)
+    except PluginUnavailable as error:
+        return "removed by a reload" in str(error)
+    except Timeout:
+        pass
+    return False
+
+
+def test_a_keystore_can_be_asked_for_at_any_moment_of_a_reload(tmp_path: Path) -> None:
+    with bad_driver(tmp_path, "good") as bad:
+        stop = threading.Event()
+
+        def ask() -> int:
+            count = 0
+            while not stop.is_set():
+                count += len(bad.host.keystore("bad").name) + len(bad.host.plugins())
+            return count
+
+        asking = [begin(ask) for _ in range(3)]
+        for _ in range(3):
+            bad.host.reload()
+        stop.set()
+
+        assert all(asked.result(LONG_S) > 0 for asked in asking)
 
 
 def test_a_host_of_some_keystores_stays_so_and_refuses_to_lose_one(tmp_path: Path) -> None:
