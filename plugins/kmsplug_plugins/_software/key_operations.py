@@ -23,13 +23,13 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError, provides
 
-from . import _capabilities as rows
-from ._algorithms import GENERATORS, WITH_PUBLIC_HALF, default_usage, usages
-from ._asymmetric import public_half
-from ._capabilities import provides_each
-from ._lifecycle import created, require_rotatable, rotated, version_with_material
-from ._records import StoredKey
-from ._store import Store
+from . import capabilities as rows
+from .algorithms import GENERATORS, WITH_PUBLIC_HALF, default_usage, usages
+from .asymmetric import public_half
+from .capabilities import provides_each
+from .lifecycle import created, require_rotatable, rotated, version_with_material
+from .records import StoredKey
+from .store import Store
 
 # So that the description of every key, and a page of keys, fits into a frame.
 _MAX_TAG_VALUE: Final = 1024

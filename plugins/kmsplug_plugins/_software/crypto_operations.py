@@ -36,16 +36,16 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError
 
-from . import _capabilities as rows
-from ._algorithms import CIPHERS, MACS, SIGNERS, CipherRow
-from ._asymmetric import digest_bytes
-from ._capabilities import provides_each
-from ._leases import Leases
-from ._lifecycle import making_version, opening_versions
-from ._records import StoredKey, StoredVersion
-from ._store import Store
-from ._symmetric import InvalidCiphertextError
-from ._use import choose, key_for
+from . import capabilities as rows
+from .algorithms import CIPHERS, MACS, SIGNERS, CipherRow
+from .asymmetric import digest_bytes
+from .capabilities import provides_each
+from .leases import Leases
+from .lifecycle import making_version, opening_versions
+from .records import StoredKey, StoredVersion
+from .store import Store
+from .symmetric import InvalidCiphertextError
+from .use import choose, key_for
 
 _SOFTWARE = Protection.SOFTWARE
 
