@@ -90,7 +90,7 @@ class KmsplugError(Exception):
         outcome: What is known about the effect of the call.
         hint: What could be done about it; what a driver said reads ``driver says: ...``.
         details: Everything else that is known: operation, plugin, driver, keystore, key_id, key_version,
-            retry_after_ms, path, correlation_id.
+            retry_after_ms, credential_renewed, path, correlation_id, idempotency_key.
         vendor: The provider's own code, message and request id.
         attempts: The earlier tries of the same call.
         diagnosis: For failures of a process, its state.
@@ -399,6 +399,7 @@ def from_wire(message: str, data: ErrorData, *, may_have_acted: bool) -> Kmsplug
         hint=f"driver says: {untrusted(data.hint)}" if data.hint else None,
         vendor=vendor,
         retry_after_ms=data.retry_after_ms,
+        credential_renewed=data.credential_renewed or None,
         path=untrusted(data.path) if data.path else None,
         correlation_id=untrusted(data.correlation_id, 128) if data.correlation_id else None,
         driver_code=None if kind.code == data.code else untrusted(data.code, 64),

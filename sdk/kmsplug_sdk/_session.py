@@ -246,7 +246,7 @@ class Session:
                     self._phase = after
 
     def _withdraw(self, opened: ConfigureResult) -> None:
-        """Refuse, as any that is not offered, the operations of which the keystore turned out to have none."""
+        """Refuse from now on what the class offers and the keystore turned out not to have."""
         if opened.capabilities is None:
             return
         left = {row.operation for row in opened.capabilities}

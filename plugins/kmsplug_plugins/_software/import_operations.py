@@ -12,6 +12,7 @@ from kmsplug_sdk import DriverError
 
 from . import capabilities as rows
 from .capabilities import provides_each
+from .changes import was_imported
 from .importing import FORMATS, VALID_HOURS, UnfitMaterialError, misfit, new_token, unwrapped
 from .key_operations import described
 from .lifecycle import imported, moment, require_waiting
@@ -54,7 +55,10 @@ class ImportOperations:
                 "this driver does not forget material at a date",
                 path="expires_at",
             )
+        change = request.change_key
         key = self._store.key(request.key_id)
+        if was_imported(key, change):
+            return described(key)
         require_waiting(key)
         try:
             material = unwrapped(
@@ -62,4 +66,9 @@ class ImportOperations:
             )
         except UnfitMaterialError:
             raise misfit() from None
-        return described(self._store.update(key.key_id, lambda now: imported(now, material)))
+        return described(
+            self._store.update(
+                key.key_id,
+                lambda now: now if was_imported(now, change) else imported(now, material, change=change),
+            )
+        )

@@ -19,7 +19,10 @@ from kmsplug_protocol import (
     ListVersionsParams,
     ListVersionsResult,
     Origin,
+    Outcome,
     Protection,
+    ReconcileParams,
+    ReconcileResult,
 )
 from kmsplug_sdk import DriverError, provides
 
@@ -27,12 +30,15 @@ from . import capabilities as rows
 from .algorithms import GENERATORS, WITH_PUBLIC_HALF, default_usage, usages
 from .asymmetric import public_half
 from .capabilities import provides_each
+from .changes import id_of_created, require_same, was_created, was_imported, was_rotated
 from .lifecycle import created, require_rotatable, rotated, version_with_material
 from .records import StoredKey
 from .store import Store
 
 # So that the description of every key, and a page of keys, fits into a frame.
 _MAX_TAG_VALUE: Final = 1024
+
+_CARRIED_OUT: Final = {"key.create": was_created, "key.rotate": was_rotated, "key.import": was_imported}
 
 _T = TypeVar("_T")
 
@@ -46,14 +52,23 @@ class KeyOperations:
     def create_key(self, request: CreateKeyParams) -> Key:
         """Make a key with one ACTIVE version, or one that waits for its material.
 
-        It is on the disk when this returns.
+        It is on the disk when this returns. Asked for again under the same idempotency key, it is made once.
         """
         usage = _usage_for(request)
         _refuse_what_is_not_offered(request)
         # Outside of any transaction: an RSA key takes up to seconds.
         material = GENERATORS[request.algorithm]() if request.origin is Origin.GENERATED else None
-        key = created(request.algorithm, usage, material, name=request.name, tags=request.tags)
-        return described(self._store.add(key))
+        change = request.change_key
+        key = created(
+            request.algorithm,
+            usage,
+            material,
+            name=request.name,
+            tags=request.tags,
+            key_id=id_of_created(self._store.store_id, change) if change else None,
+            change=change,
+        )
+        return described(require_same(self._store.add(key, again=bool(change)), key))
 
     @provides(inline=True)
     def get_key(self, request: KeyParams) -> Key:
@@ -73,10 +88,38 @@ class KeyOperations:
     @provides()
     def rotate_key(self, request: KeyParams) -> Key:
         """Make a new current version; the former one decrypts and verifies only from now on."""
+        change = request.change_key
         key = self._store.key(request.key_id)
+        if was_rotated(key, change):
+            return described(key)
         require_rotatable(key)
         material = GENERATORS[key.algorithm]()
-        return described(self._store.update(request.key_id, lambda now: rotated(now, material)))
+        return described(
+            self._store.update(
+                request.key_id,
+                lambda now: now if was_rotated(now, change) else rotated(now, material, change=change),
+            )
+        )
+
+    @provides()
+    def reconcile(self, request: ReconcileParams) -> ReconcileResult:
+        """Tell whether a create, rotate or import was carried out; of other changes nothing is kept."""
+        change = request.idempotency_key
+        carried_out = _CARRIED_OUT.get(request.method)
+        key_id = request.key_id
+        if request.method == "key.create":
+            key_id = id_of_created(self._store.store_id, change)
+        if carried_out is None or key_id is None:
+            return ReconcileResult(outcome=Outcome.UNKNOWN)
+        try:
+            key = self._store.key(key_id)
+        except DriverError as error:
+            if error.code is not ErrorCode.KEY_NOT_FOUND or request.method != "key.create":
+                raise
+            return ReconcileResult(outcome=Outcome.NOT_APPLIED)
+        if carried_out(key, change):
+            return ReconcileResult(outcome=Outcome.APPLIED, key=described(key))
+        return ReconcileResult(outcome=Outcome.NOT_APPLIED)  # and never twice: see `changes`
 
     @provides()
     def list_key_versions(self, request: ListVersionsParams) -> ListVersionsResult:

@@ -28,30 +28,32 @@ def created(
     *,
     name: str | None,
     tags: Mapping[str, str],
+    key_id: str | None = None,
+    change: str | None = None,
 ) -> StoredKey:
     """Return a new key with one version, not stored yet: ACTIVE, or PRE_ACTIVE if it waits for material."""
     now = moment()
     state = KeyState.PRE_ACTIVE if material is None else KeyState.ACTIVE
     return StoredKey(
-        key_id=KEY_NAMESPACE + secrets.token_hex(16),
+        key_id=key_id or KEY_NAMESPACE + secrets.token_hex(16),
         algorithm=algorithm,
         usage=usage,
         created_at=now,
-        versions=(StoredVersion(1, state, now, material or Secret(b"")),),
+        versions=(StoredVersion(1, state, now, material or Secret(b""), made_by=change),),
         name=name,
         tags=dict(tags),
         origin=Origin.IMPORTED if material is None else Origin.GENERATED,
     )
 
 
-def imported(key: StoredKey, material: Secret) -> StoredKey:
+def imported(key: StoredKey, material: Secret, *, change: str | None = None) -> StoredKey:
     """Return the key with the material that it waited for.
 
     Raises:
         DriverError: It waits for none: with the code of its state.
     """
     require_waiting(key)
-    return key.with_version(replace(key.current, state=KeyState.ACTIVE, material=material))
+    return key.with_version(replace(key.current, state=KeyState.ACTIVE, material=material, filled_by=change))
 
 
 def require_waiting(key: StoredKey) -> None:
@@ -64,7 +66,7 @@ def require_waiting(key: StoredKey) -> None:
         raise refusal(key, key.current)
 
 
-def rotated(key: StoredKey, material: Secret) -> StoredKey:
+def rotated(key: StoredKey, material: Secret, *, change: str | None = None) -> StoredKey:
     """Return the key with a new current version; an ACTIVE former one only opens from now on.
 
     Raises:
@@ -74,7 +76,7 @@ def rotated(key: StoredKey, material: Secret) -> StoredKey:
     former = key.current
     if former.state is KeyState.ACTIVE:
         key = key.with_version(replace(former, state=KeyState.DEACTIVATED))
-    version = StoredVersion(former.number + 1, KeyState.ACTIVE, moment(), material)
+    version = StoredVersion(former.number + 1, KeyState.ACTIVE, moment(), material, made_by=change)
     return replace(key, versions=(*key.versions, version))
 
 

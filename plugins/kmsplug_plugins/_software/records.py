@@ -28,6 +28,8 @@ class StoredVersion:
         former: While it is SUSPENDED, the state that enabling gives back; while it is DESTROY_SCHEDULED,
             the same, or PRE_ACTIVE or COMPROMISED, which cancelling gives back.
         leased: How many encryptions under a random IV were ever handed out.
+        made_by: Idempotency key of the create or rotate that made it.
+        filled_by: Idempotency key of the import that brought the material.
         revision: The epoch in which its row was written.
     """
 
@@ -37,6 +39,8 @@ class StoredVersion:
     material: Secret = field(repr=False)
     former: KeyState | None = None
     leased: int = 0
+    made_by: str | None = None
+    filled_by: str | None = None
     revision: int = 0
     _loaded: Any = field(default=None, init=False, repr=False, compare=False)
 
@@ -66,6 +70,11 @@ class StoredVersion:
         }
         if self.former is not None:
             columns["former"] = self.former.value
+        columns |= {
+            name: value
+            for name, value in (("made_by", self.made_by), ("filled_by", self.filled_by))
+            if value is not None
+        }
         return columns
 
     @classmethod

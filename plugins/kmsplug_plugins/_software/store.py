@@ -46,8 +46,12 @@ class Store(Protocol):
     def page(self, after: int, limit: int) -> list[StoredKey]:
         """Return up to *limit* keys in the order of creation, from the one after position *after*."""
 
-    def add(self, key: StoredKey) -> StoredKey:
+    def add(self, key: StoredKey, *, again: bool = False) -> StoredKey:
         """Store a new key and return it as stored.
+
+        Args:
+            key: The key.
+            again: Return a key of this id that is there already, whatever it is.
 
         Raises:
             DriverError: ALREADY_EXISTS.

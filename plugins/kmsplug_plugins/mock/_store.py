@@ -77,14 +77,20 @@ class MemoryStore:
             seen = (self._seen(key_id) for key_id in ids)
             return [key for key in seen if key is not None][:limit]
 
-    def add(self, key: StoredKey) -> StoredKey:
+    def add(self, key: StoredKey, *, again: bool = False) -> StoredKey:
         """Store a new key and return it as stored.
+
+        Args:
+            key: The key.
+            again: Return a key of this id that is there already, whatever it is.
 
         Raises:
             DriverError: ALREADY_EXISTS.
         """
         with self._journal.turn() as happen:
             if key.key_id in self._stored:
+                if again:
+                    return self._stored[key.key_id]
                 raise DriverError(ErrorCode.ALREADY_EXISTS, f"key {key.key_id} is there already")
             happen("key", self._event(replace(key, position=len(self._stored) + 1)))
             return self._stored[key.key_id]

@@ -37,8 +37,8 @@ class MockConfig(BaseModel):
     )
     state_file: _AbsolutePath | None = Field(
         default=None,
-        description="File with the keys, in clear, and a line for every call. What is in it survives a crash, "
-        "and processes that share it are one provider. Default: memory, which ends with the process.",
+        description="File with the keys, in clear, and a line for every call. It survives a crash, and "
+        "processes that share it are one provider. Default: memory, which ends with the process.",
         json_schema_extra={"format": "path"},
     )
 
