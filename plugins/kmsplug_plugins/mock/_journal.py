@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from kmsplug_protocol import ErrorCode, Vendor
@@ -19,9 +19,12 @@ from kmsplug_sdk import DriverError
 
 Event = dict[str, Any]
 
+_FIRST_LINE: Final = b'{"store":'
+_LINE: Final = b'{"'
+
 
 class Journal:
-    """Events of some kinds, and those who listen to them.
+    """Events of some kinds, and those who listen to them. The first is of the kind ``store``.
 
     Args:
         path: The file; None: memory.
@@ -55,7 +58,7 @@ class Journal:
             raise DriverError(
                 ErrorCode.CONFIGURATION_ERROR, reason, path="state_file", vendor=Vendor(service="os")
             ) from error
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DriverError(
                 ErrorCode.CONFIGURATION_ERROR,
                 f"{self._path} is no state file of this driver",
@@ -87,6 +90,9 @@ class Journal:
         size = os.fstat(fd).st_size
         while self._read < size:
             data = os.pread(fd, size - self._read, self._read)
+            beginning = _LINE if self._read else _FIRST_LINE
+            if not data.startswith(beginning[: len(data)]):
+                raise ValueError("somebody else's file")  # before anything is cut off
             whole = data.rfind(b"\n") + 1
             if whole == 0:
                 os.ftruncate(fd, self._read)

@@ -1,5 +1,6 @@
 """Settings of the mock driver. Without any it is a well-behaved keystore that ends with its process."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Self
@@ -31,8 +32,8 @@ class MockConfig(BaseModel):
     )
     scenario_file: _AbsolutePath | None = Field(
         default=None,
-        description="TOML file with the scenario. It is read again when it has changed, so a test can change "
-        "what goes wrong while the driver runs. Missing: nothing goes wrong.",
+        description="TOML or JSON file with the scenario. It is read again when it has changed: a test can "
+        "change what goes wrong while the driver runs. Missing: nothing goes wrong.",
         json_schema_extra={"format": "path"},
     )
     state_file: _AbsolutePath | None = Field(
@@ -83,7 +84,9 @@ class ScenarioSource:
 
 def _read(path: Path) -> Scenario:
     try:
-        return Scenario.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+        return Scenario.model_validate(table)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         member = ".".join(str(part) for part in first["loc"])
