@@ -14,10 +14,12 @@ from typing import Any, Final
 from kmsplug_protocol import ErrorCode, Outcome, dcbor
 from kmsplug_sdk import DriverError
 
+from kmsplug_plugins._software.boxes import box, open_box
+from kmsplug_plugins._software.records import StoredKey
+
 from ._database import Database
 from ._errors import corrupt
-from ._hierarchy import Header, StoreKeys, box, open_box
-from ._records import StoredKey
+from ._hierarchy import Header, StoreKeys
 from ._tables import Change, Tables
 
 _META: Final = "SELECT value FROM meta WHERE name = ?"

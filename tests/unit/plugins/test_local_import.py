@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_der_public_key,
 )
-from kmsplug_plugins.local._hierarchy import box, open_box
-from kmsplug_plugins.local._symmetric import KeyWrap
+from kmsplug_plugins._software.boxes import box, open_box
+from kmsplug_plugins._software.symmetric import KeyWrap
 from kmsplug_protocol import Mechanism, dcbor, decode_base64
 from unit.plugins.local_support import Keystore, b64, flip, opened
 

@@ -1,4 +1,4 @@
-"""The capability rows of each operation, made of the tables in `_algorithms`."""
+"""The capability rows of each operation, made of the tables in `algorithms`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
@@ -7,7 +7,7 @@ from kmsplug_protocol import MAX_RANDOM_BYTES, KeyAlgorithm, Mechanism, Protecti
 from kmsplug_sdk import provides
 from kmsplug_sdk.driver import CapabilityRow
 
-from ._algorithms import (
+from .algorithms import (
     AGREEMENTS,
     CIPHERS,
     ENCAPSULATIONS,
@@ -20,8 +20,8 @@ from ._algorithms import (
     CipherRow,
     usages,
 )
-from ._importing import AES_KEY_WRAP, FORMATS
-from .config import MAX_DELETION_DAYS, MIN_DELETION_DAYS
+from .importing import AES_KEY_WRAP, FORMATS
+from .lifecycle import MAX_DELETION_DAYS, MIN_DELETION_DAYS
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 

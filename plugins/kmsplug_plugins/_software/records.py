@@ -1,14 +1,17 @@
 """What is stored of a key: immutable records, and their columns as they stand inside a box.
 
 `columns` and `from_columns` are each other's inverse. Every member counts as security-relevant, so each is
-written into the box; the few that are SQL columns too are compared with it (see `_rows`).
+written into the box; the few that are SQL columns too are compared with it (see `rows`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from kmsplug_protocol import KeyAlgorithm, KeyState, KeyUsage, Origin, Secret
+
+ALIAS_PREFIX: Final = "alias/"
+"""May stand before an alias wherever a key id is asked for."""
 
 _T = TypeVar("_T")
 

@@ -7,7 +7,7 @@ from typing import Final
 from kmsplug_protocol import ErrorCode, KeyState, Secret
 from kmsplug_sdk import DriverError
 
-from ._records import StoredKey, StoredVersion
+from .records import StoredKey, StoredVersion
 
 _S = KeyState
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 from kmsplug_protocol import ErrorCode, KeyAlgorithm, Secret, cobblestone, dcbor
 from kmsplug_sdk import DriverError
 
-from ._asymmetric import RsaOaep, new_rsa, pkcs8, public_half
-from ._hierarchy import box, open_box
-from ._records import StoredKey
-from ._store import Store
-from ._symmetric import InvalidCiphertextError
+from .asymmetric import RsaOaep, new_rsa, pkcs8, public_half
+from .boxes import box, open_box
+from .records import StoredKey
+from .store import Store
+from .symmetric import InvalidCiphertextError
 
 _A = KeyAlgorithm
 

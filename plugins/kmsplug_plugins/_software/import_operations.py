@@ -10,13 +10,13 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError
 
-from . import _capabilities as rows
-from ._capabilities import provides_each
-from ._changes import was_imported
-from ._importing import FORMATS, VALID_HOURS, UnfitMaterialError, misfit, new_token, unwrapped
-from ._key_operations import described
-from ._lifecycle import imported, moment, require_waiting
-from ._store import Store
+from . import capabilities as rows
+from .capabilities import provides_each
+from .changes import was_imported
+from .importing import FORMATS, VALID_HOURS, UnfitMaterialError, misfit, new_token, unwrapped
+from .key_operations import described
+from .lifecycle import imported, moment, require_waiting
+from .store import Store
 
 
 class ImportOperations:

@@ -6,11 +6,10 @@ from typing import Final
 from kmsplug_protocol import AliasParams, EmptyResult, ErrorCode, Key, Protection, TagKeyParams
 from kmsplug_sdk import DriverError, provides
 
-from ._key_operations import check_tags, described
-from ._lifecycle import KEY_NAMESPACE, require_not_destroyed
-from ._records import StoredKey
-from ._store import Store
-from ._tables import ALIAS_PREFIX
+from .key_operations import check_tags, described
+from .lifecycle import KEY_NAMESPACE, require_not_destroyed
+from .records import ALIAS_PREFIX, StoredKey
+from .store import Store
 
 _MAX_TAGS: Final = 50  # as many as `key.create` takes
 _MAX_ALIASES: Final = 100  # of one key, so that its description fits into a frame

@@ -10,8 +10,8 @@ from typing import Final
 from kmsplug_protocol import ErrorCode, dcbor
 from kmsplug_sdk import DriverError
 
-from ._lifecycle import KEY_NAMESPACE
-from ._records import StoredKey
+from .lifecycle import KEY_NAMESPACE
+from .records import StoredKey
 
 _ID_BYTES: Final = 16
 

@@ -36,16 +36,15 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError
 
-from . import _capabilities as rows
-from ._algorithms import CIPHERS, MACS, SIGNERS, CipherRow
-from ._asymmetric import digest_bytes
-from ._capabilities import provides_each
-from ._leases import Leases
-from ._lifecycle import making_version, opening_versions
-from ._records import StoredKey, StoredVersion
-from ._store import Store
-from ._symmetric import InvalidCiphertextError
-from ._use import choose, key_for
+from . import capabilities as rows
+from .algorithms import CIPHERS, MACS, SIGNERS, CipherRow
+from .asymmetric import digest_bytes
+from .capabilities import provides_each
+from .lifecycle import making_version, opening_versions
+from .records import StoredKey, StoredVersion
+from .store import Store
+from .symmetric import InvalidCiphertextError
+from .use import choose, key_for
 
 _SOFTWARE = Protection.SOFTWARE
 
@@ -60,6 +59,12 @@ class _Bound(Protocol):
     def context(self) -> dict[str, str] | None: ...
 
 
+class _Leases(Protocol):
+    """Counts encryptions under random IVs; see `leases`."""
+
+    def spend(self, key_id: str, number: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """What is bound to the ciphertext that is re-encrypted."""
@@ -72,7 +77,7 @@ class CryptoOperations:
     """The part of the driver that uses keys."""
 
     _store: Store
-    _leases: Leases
+    _leases: _Leases
 
     @provides_each(rows.CIPHER, inline=True)
     def encrypt(self, request: EncryptParams) -> EncryptResult:

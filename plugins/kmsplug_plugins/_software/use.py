@@ -3,8 +3,8 @@
 from kmsplug_protocol import ErrorCode, KeyUsage, Mechanism
 from kmsplug_sdk import DriverError
 
-from ._records import StoredKey
-from ._store import Store
+from .records import StoredKey
+from .store import Store
 
 
 def key_for(store: Store, key_id: str, usage: KeyUsage) -> StoredKey:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from kmsplug_protocol import Mechanism, Secret
 
-from ._symmetric import InvalidCiphertextError
+from .symmetric import InvalidCiphertextError
 
 _RSA_EXPONENT: Final = 65537
 

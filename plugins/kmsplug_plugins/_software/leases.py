@@ -10,9 +10,9 @@ from typing import Final
 from kmsplug_protocol import ErrorCode
 from kmsplug_sdk import DriverError
 
-from ._lifecycle import require_active
-from ._records import StoredKey
-from ._store import Store
+from .lifecycle import require_active
+from .records import StoredKey
+from .store import Store
 
 LIMIT: Final = 2**32
 """Encryptions per key version. Two random 96-bit IVs are then equal with a chance below 2^-32 (NIST SP

@@ -26,14 +26,14 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError, provides
 
-from . import _capabilities as rows
-from ._algorithms import GENERATORS, WITH_PUBLIC_HALF, default_usage, usages
-from ._asymmetric import public_half
-from ._capabilities import provides_each
-from ._changes import id_of_created, require_same, was_created, was_imported, was_rotated
-from ._lifecycle import created, require_rotatable, rotated, version_with_material
-from ._records import StoredKey
-from ._store import Store
+from . import capabilities as rows
+from .algorithms import GENERATORS, WITH_PUBLIC_HALF, default_usage, usages
+from .asymmetric import public_half
+from .capabilities import provides_each
+from .changes import id_of_created, require_same, was_created, was_imported, was_rotated
+from .lifecycle import created, require_rotatable, rotated, version_with_material
+from .records import StoredKey
+from .store import Store
 
 # So that the description of every key, and a page of keys, fits into a frame.
 _MAX_TAG_VALUE: Final = 1024
@@ -119,7 +119,7 @@ class KeyOperations:
             return ReconcileResult(outcome=Outcome.NOT_APPLIED)
         if carried_out(key, change):
             return ReconcileResult(outcome=Outcome.APPLIED, key=described(key))
-        return ReconcileResult(outcome=Outcome.NOT_APPLIED)  # and never twice: see _changes
+        return ReconcileResult(outcome=Outcome.NOT_APPLIED)  # and never twice: see `changes`
 
     @provides()
     def list_key_versions(self, request: ListVersionsParams) -> ListVersionsResult:

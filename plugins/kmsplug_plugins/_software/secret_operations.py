@@ -18,14 +18,14 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError
 
-from . import _capabilities as rows
-from ._agreement import InvalidPeerError
-from ._algorithms import AGREEMENTS, ENCAPSULATIONS, WRAPPERS
-from ._capabilities import provides_each
-from ._lifecycle import making_version, opening_versions
-from ._store import Store
-from ._symmetric import InvalidCiphertextError
-from ._use import choose, key_for
+from . import capabilities as rows
+from .agreement import InvalidPeerError
+from .algorithms import AGREEMENTS, ENCAPSULATIONS, WRAPPERS
+from .capabilities import provides_each
+from .lifecycle import making_version, opening_versions
+from .store import Store
+from .symmetric import InvalidCiphertextError
+from .use import choose, key_for
 
 _SOFTWARE = Protection.SOFTWARE
 

@@ -13,9 +13,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from kmsplug_protocol import AssociatedData, KeyAlgorithm, KeyUsage, Mechanism, Secret
 
-from . import _agreement as agreement
-from . import _asymmetric as asymmetric
-from . import _symmetric as symmetric
+from . import agreement, asymmetric, symmetric
 
 _A = KeyAlgorithm
 _M = Mechanism

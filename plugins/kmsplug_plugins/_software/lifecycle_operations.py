@@ -16,13 +16,12 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError, provides
 
-from . import _capabilities as rows
-from ._backup import opened_backup, sealed_backup
-from ._key_operations import described
-from ._lifecycle import moment, named_version, require_not_destroyed
-from ._states import destroyed, moved, recovered, resumed, scheduled, suspended
-from ._store import Store
-from .config import MAX_DELETION_DAYS, LocalConfig
+from . import capabilities as rows
+from .backup import opened_backup, sealed_backup
+from .key_operations import described
+from .lifecycle import MAX_DELETION_DAYS, MIN_DELETION_DAYS, moment, named_version, require_not_destroyed
+from .states import destroyed, moved, recovered, resumed, scheduled, suspended
+from .store import Store
 
 _log: Final = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class LifecycleOperations:
     """The part of the driver that moves keys from state to state."""
 
     _store: Store
-    _config: LocalConfig
+    _min_deletion_days: int = MIN_DELETION_DAYS
 
     @provides()
     def enable_key(self, request: KeyParams) -> Key:
@@ -57,7 +56,7 @@ class LifecycleOperations:
     @provides(deletion_window_days=rows.DELETION_WINDOW)
     def schedule_key_deletion(self, request: ScheduleDeletionParams) -> Key:
         """Begin the deletion window. Nothing ends it by itself but `purge_key` and `cancel_key_deletion`."""
-        shortest = self._config.min_deletion_days
+        shortest = self._min_deletion_days
         days = MAX_DELETION_DAYS if request.window_days is None else request.window_days
         if not shortest <= days <= MAX_DELETION_DAYS:
             raise DriverError(

@@ -9,10 +9,13 @@ from typing import Final
 from kmsplug_protocol import ErrorCode, KeyAlgorithm, KeyState, KeyUsage, Origin, Secret
 from kmsplug_sdk import DriverError
 
-from ._records import StoredKey, StoredVersion
-from ._states import refusal
+from .records import StoredKey, StoredVersion
+from .states import refusal
 
 KEY_NAMESPACE: Final = "key-"
+
+MIN_DELETION_DAYS: Final = 7
+MAX_DELETION_DAYS: Final = 30
 
 _OPENING: Final = frozenset({KeyState.ACTIVE, KeyState.DEACTIVATED})
 _ROTATABLE: Final = frozenset({KeyState.ACTIVE, KeyState.DEACTIVATED, KeyState.COMPROMISED})

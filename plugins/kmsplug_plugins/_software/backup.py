@@ -6,9 +6,9 @@ from typing import Any, Final
 from kmsplug_protocol import INVALID_CIPHERTEXT_MESSAGE, ErrorCode, cobblestone, dcbor
 from kmsplug_sdk import DriverError
 
-from ._hierarchy import box, open_box
-from ._records import StoredKey, StoredVersion
-from ._store import Store
+from .boxes import box, open_box
+from .records import StoredKey, StoredVersion
+from .store import Store
 
 _MAX_BYTES: Final = 700_000  # its base64 has to fit into a frame
 

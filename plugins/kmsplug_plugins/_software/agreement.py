@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from kmsplug_protocol import Secret
 
-from ._asymmetric import load_private, pkcs8
-from ._symmetric import InvalidCiphertextError
+from .asymmetric import load_private, pkcs8
+from .symmetric import InvalidCiphertextError
 
 _MAX_PUBLIC_KEY: Final = 4096  # far above the longest one of a curve, far below what costs time to parse
 _REJECTION_SEED: Final = slice(32, 64)  # z in the seed d || z (FIPS 203, section 7.1)
