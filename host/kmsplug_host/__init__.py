@@ -10,7 +10,8 @@ import logging
 from kmsplug_protocol import KeyAlgorithm, KeyState, KeyUsage, Mechanism, Protection
 
 from . import errors
-from ._status import PluginState, PluginStatus, ReplicaStatus
+from ._events import PluginEvent
+from ._status import PluginState, PluginStatus, ReplicaRole, ReplicaStatus
 from .client import Host
 from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
@@ -30,9 +31,11 @@ __all__ = [
     "Mechanism",
     "Opened",
     "PluginError",
+    "PluginEvent",
     "PluginState",
     "PluginStatus",
     "Protection",
+    "ReplicaRole",
     "ReplicaStatus",
     "Seal",
     "Sealed",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kmsplug_protocol import (
+    BY_WIRE,
     CANCEL,
     HANDSHAKE_FRAME_BYTES,
     FrameError,
@@ -32,6 +33,7 @@ from ._deadline import Deadline
 from ._process import TERM_GRACE_S, DriverProcess
 from .errors import Cancelled, InvalidArgument, KmsplugError, PluginCrashed, ProtocolViolation, Timeout
 
+_PING: Final = BY_WIRE["plugin.ping"].wire
 _EXIT_GRACE_S: Final = 1.0  # from the end of a pipe to the end of the process
 _NOTIFY_DEADLINE_S: Final = 0.2  # a cancel is a courtesy; it never delays the caller for longer
 _MAX_NOISE: Final = 2000  # lines a second that nobody asked for; more would starve the other plugins
@@ -65,22 +67,36 @@ class Connection:
         name: The plugin, for logs.
         process: The process; the connection ends it when the protocol cannot go on.
         on_end: Called once, on the reading thread, after every waiting call has failed.
+
+    Attributes:
+        on_missed: Called on the thread of a caller whose call was given up; True where the driver did not
+            even take the request.
+        answers: Requests answered so far, pings included.
+        overdue: Requests that were given up and not answered: their ids, and the moments of their deadlines.
+        given_up: Why the host ended the process, if it did.
+        late_replies: Messages that nobody waited for.
+        stray_lines: Lines that were no messages.
     """
 
     def __init__(self, name: str, process: DriverProcess, on_end: "Callable[[Connection], None]") -> None:
         self._log = logging.getLogger(f"kmsplug.plugin.{name}")
         self._process = process
         self._on_end = on_end
+        self.on_missed: Callable[[bool], None] | None = None
         self._frames = FrameReader(HANDSHAKE_FRAME_BYTES)
         self._pending: dict[int, _Pending] = {}
         self._ids = itertools.count(1)
         self._ended: Callable[[bool], KmsplugError] | None = None
         self._violation: str | None = None
+        self.given_up: str | None = None
         self._closing = threading.Event()
         self._close_deadline = Deadline(0.0)
         self._noise = 0
         self._noise_since = 0.0
         self._shown = 0
+        self.answers = 0
+        self.overdue: dict[int, float] = {}
+        self._ping_id = 0
         self.late_replies = 0
         self.stray_lines = 0
         self._reader = threading.Thread(target=self._read, name=f"kmsplug-read-{name}", daemon=True)
@@ -134,19 +150,19 @@ class Connection:
         watched = (
             contextlib.nullcontext()
             if cancellation is None
-            else cancellation.watch(functools.partial(self._cancel, request_id))
+            else cancellation.watch(functools.partial(self._cancel, request_id, pending, deadline))
         )
         try:
             with watched:
                 pending.written = self._write(frame, deadline)
-                if not self._wait(pending, deadline):
+                if not self._wait(pending, deadline) and self._abandon(request_id, deadline):
                     raise self._timed_out(method, request_id, pending)
         finally:
             self._pending.pop(request_id, None)
         if pending.error is not None:
             error = pending.error(pending.written)
-            if isinstance(error, Cancelled) and pending.written:
-                self.notify(CANCEL, {"id": request_id})
+            if isinstance(error, Cancelled):
+                self._miss(request_id, pending)
             raise error
         assert pending.response is not None  # noqa: S101 - the lock was released, and not for an error
         return pending.response
@@ -157,6 +173,19 @@ class Connection:
             self._write(
                 encode_frame(jsonrpc.notification(method, params)), Deadline.after(_NOTIFY_DEADLINE_S)
             )
+
+    def ping(self) -> None:
+        """Ask for a sign of life, if the pipe takes the request at once: `answers` tells whether one came."""
+        self._ping_id = next(self._ids)
+        params = {"meta": {"deadline_ms": 1000}}  # SPEC.md [3.4-2]
+        frame = encode_frame(jsonrpc.request(_PING, params, self._ping_id))
+        self._process.write(frame, Deadline(0.0))  # shorter than PIPE_BUF: taken whole or not at all
+
+    def give_up(self, reason: str) -> None:
+        """End a process that will never answer again: SIGTERM, then SIGKILL. Bounded; its calls fail."""
+        self.given_up = self.given_up or reason
+        self._closing.set()
+        self._process.stop(Deadline(0.0))
 
     def close(self, deadline: Deadline) -> None:
         """Stop the process and wait for the reading thread. Bounded."""
@@ -175,19 +204,35 @@ class Connection:
             self._violate("the driver closed its stdin")
         return pending.answered.acquire(timeout=deadline.remaining_s())
 
-    def _cancel(self, request_id: int) -> None:
+    def _cancel(self, request_id: int, pending: _Pending, deadline: Deadline) -> None:
         """On the thread of whoever cancels: let the caller go on at once."""
-        pending = self._pending.pop(request_id, None)
-        if pending is not None:  # else it was answered meanwhile, and stays answered
+        if self._abandon(request_id, deadline):
             pending.error = _cancelled
             pending.answered.release()
 
+    def _abandon(self, request_id: int, deadline: Deadline) -> bool:
+        """Stop to wait for an answer; return False where it has come meanwhile, and counts."""
+        # The reading thread finds it in one of the tables at any time, so that no answer is owed for ever.
+        self.overdue[request_id] = deadline.at
+        if self._pending.pop(request_id, None) is None:
+            self.overdue.pop(request_id, None)
+            return False
+        return True
+
     def _timed_out(self, method: str, request_id: int, pending: _Pending) -> Timeout:
+        self._miss(request_id, pending)
         if not pending.written:
             return Timeout("the driver does not read its requests", outcome=Outcome.NOT_APPLIED)
-        self._pending.pop(request_id, None)  # before the cancel: what answers it is late
-        self.notify(CANCEL, {"id": request_id})
         return Timeout(f"no answer to {method} before the deadline")
+
+    def _miss(self, request_id: int, pending: _Pending) -> None:
+        """Tell the driver that nobody waits any more, and let somebody find out whether it lives."""
+        if pending.written:
+            self.notify(CANCEL, {"id": request_id})
+        else:
+            self.overdue.pop(request_id, None)
+        if self.on_missed is not None and pending.written:
+            self.on_missed(False)
 
     def _write(self, frame: bytes, deadline: Deadline) -> bool:
         """Write a whole frame; return whether the driver can have seen it."""
@@ -197,6 +242,8 @@ class Connection:
         if written < len(frame):
             if written:
                 self._violate("the driver stopped reading in the middle of a request")
+            if self.on_missed is not None:
+                self.on_missed(True)
             raise Timeout("the driver does not read its requests", outcome=Outcome.NOT_APPLIED)
         return True
 
@@ -239,11 +286,22 @@ class Connection:
         request_id = message.get("id")
         pending = self._pending.get(request_id) if type(request_id) is int else None
         if pending is None or "method" in message:
+            if "method" not in message and self._is_owed(request_id):
+                return True
             self.late_replies += 1
             self._log.debug("a message that nobody waits for")
             return False
         pending.response = message
         return self._resolve(request_id, pending)
+
+    def _is_owed(self, request_id: Any) -> bool:
+        """Note what answers a ping, or a call that was given up; return whether it is the ping's."""
+        if type(request_id) is not int:
+            return False
+        is_ping = request_id == self._ping_id
+        if is_ping or self.overdue.pop(request_id, None) is not None:
+            self.answers += 1
+        return is_ping
 
     def _oversize(self, frame: Oversize) -> bool:
         """Fail the one call that a too long reply belongs to, or, where that is unknown, end the session."""
@@ -262,6 +320,7 @@ class Connection:
         # Whoever takes it out of the table may release it, and nobody does so twice.
         if self._pending.pop(request_id, None) is None:
             return False
+        self.answers += 1
         pending.answered.release()
         return True
 
@@ -280,15 +339,14 @@ class Connection:
         self._process.kill()
         self._process.close_stdout()
         diagnosis = self._process.diagnose()
-        violation = self._violation
+        violation = None if self.given_up else self._violation
 
         def failure(written: bool) -> KmsplugError:
             outcome = None if written else Outcome.NOT_APPLIED
             if violation is not None:
                 return ProtocolViolation(violation, outcome=outcome, diagnosis=diagnosis)
-            return PluginCrashed(
-                f"the driver process ended: {diagnosis.exit}", outcome=outcome, diagnosis=diagnosis
-            )
+            ended = f"was ended: {self.given_up}" if self.given_up else f"process ended: {diagnosis.exit}"
+            return PluginCrashed(f"the driver {ended}", outcome=outcome, diagnosis=diagnosis)
 
         self._ended = failure
         for request_id in list(self._pending):

@@ -1,6 +1,7 @@
 """Opens a session: versions, limits, schema, settings. What a driver says here is checked, not believed."""
 
 import secrets
+import threading
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ from kmsplug_protocol import (
     Capability,
     ConfigureParams,
     ConfigureResult,
+    ErrorCode,
     InitializeParams,
     InitializeResult,
     Peer,
@@ -22,9 +24,14 @@ from ._connection import Connection
 from ._deadline import Deadline
 from ._facade_v1 import FacadeV1
 from ._launch import PluginSpec
-from .errors import ProtocolViolation
+from .errors import KmsplugError, PluginUnavailable, ProtocolViolation
 
 HOST_NAME: Final = "kmsplug"
+
+# Trying again cannot help and may harm: an HSM locks after a few wrong PINs.
+FINAL: Final = frozenset(
+    {ErrorCode.CONFIGURATION_ERROR, ErrorCode.AUTHENTICATION_FAILED, ErrorCode.KEYSTORE_CORRUPT}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +111,48 @@ def open_session(connection: Connection, spec: PluginSpec, version: str, deadlin
         max_concurrency=hello.max_concurrency,
         warnings=tuple(untrusted(warning) for warning in answer.warnings),
     )
+
+
+class Login:
+    """Opens the sessions of all processes of one configuration, one at a time.
+
+    What one of them was refused for good, the others do not try.
+
+    Args:
+        spec: The plugin and its settings.
+        version: Version of this host.
+    """
+
+    def __init__(self, spec: PluginSpec, version: str) -> None:
+        self._spec = spec
+        self._version = version
+        self._one_at_a_time = threading.Lock()
+        self._refused: KmsplugError | None = None
+        self._identity: str | None = None
+
+    def open(self, connection: Connection, deadline: Deadline) -> Opened:
+        """Take a fresh process through the handshake.
+
+        Raises:
+            KmsplugError: It failed, or another one has failed for good.
+        """
+        if not self._one_at_a_time.acquire(timeout=deadline.remaining_s()):
+            raise PluginUnavailable("another process of this plugin did not become ready in time")
+        try:
+            if self._refused is not None:
+                raise self._refused
+            opened = open_session(connection, self._spec, self._version, deadline)
+            if self._identity is not None and opened.identity != self._identity:
+                raise ProtocolViolation("the driver came back with the identity of another keystore")
+            self._identity = opened.identity
+        except KmsplugError as error:
+            if error.code in FINAL:
+                self._refused = error
+            raise
+        finally:
+            self._one_at_a_time.release()
+        return opened
+
+    def release(self) -> None:
+        """Let what was refused be tried again."""
+        self._refused = None

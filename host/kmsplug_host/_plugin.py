@@ -1,98 +1,60 @@
-"""A plugin: the processes of one configured driver, restarted when they die, called when they are ready.
+"""A plugin: one name of the configuration, called on whichever of its processes is ready.
 
 A call either gets an answer, or a typed error with an honest outcome; what may be repeated is repeated
-once on another process when the first one died.
+once on another process when the first one died. The processes themselves are a `Fleet`'s; a reload puts
+another one in its place, and calls never notice.
 """
 
-import contextlib
-import functools
-import logging
 import os
-import random
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Final
 
-from kmsplug_protocol import ErrorCode, Model, Operation, Outcome, untrusted
+from kmsplug_protocol import Model, Operation, Outcome, untrusted
 
-from ._connection import Connection
 from ._deadline import Deadline
-from ._handshake import Opened, open_session
+from ._events import Events
+from ._fleet import Fleet
+from ._handshake import Opened
 from ._launch import PluginSpec
-from ._process import DriverProcess, describe_executable
-from ._status import PluginState, PluginStatus, ReplicaStatus
-from ._supervisor import Supervisor, run_together
-from .errors import (
-    Attempt,
-    Diagnosis,
-    InternalError,
-    KmsplugError,
-    PluginCrashed,
-    PluginUnavailable,
-    ProtocolViolation,
-)
+from ._replica import Replica
+from ._status import PluginState, PluginStatus, ReplicaRole, overall_state
+from ._supervisor import Supervisor
+from .errors import Attempt, KmsplugError, PluginCrashed, PluginUnavailable, ProtocolViolation
 
-START_DEADLINE_S: Final = 30.0  # from the start of a process to its answer to plugin.configure
-_FIRST_DELAY_S: Final = 0.1  # before the second restart in a row; the first one is immediate
-_LONGEST_DELAY_S: Final = 30.0
-_PROVEN_AFTER_S: Final = 10.0  # a process that lived this long begins its backoff anew
 _MAX_CRASH_REPLAYS: Final = 1
-
-# Trying again cannot help and may harm: an HSM locks after a few wrong PINs.
-_FINAL: Final = frozenset(
-    {ErrorCode.CONFIGURATION_ERROR, ErrorCode.AUTHENTICATION_FAILED, ErrorCode.KEYSTORE_CORRUPT}
-)
-
-
-@dataclass(slots=True, eq=False)
-class Replica:
-    """One of a plugin's processes, through all its restarts."""
-
-    index: int
-    state: PluginState = PluginState.STARTING
-    connection: Connection | None = None
-    process: DriverProcess | None = None
-    opened: Opened | None = None
-    outstanding: int = 0
-    restarts: int = 0
-    failures: int = 0  # in a row
-    ready_since: float = 0.0
-    failure: KmsplugError | None = None
 
 
 class Plugin:
-    """The processes behind one ``[plugins.NAME]``.
+    """What stands behind one ``[plugins.NAME]``.
 
     Args:
         spec: The plugin and its settings.
         version: Version of the host.
         supervisor: Starts its processes.
+        events: Told when the plugin's state changes.
     """
 
-    def __init__(self, spec: PluginSpec, version: str, supervisor: Supervisor) -> None:
-        self._spec = spec
-        self._launch = spec.launch
+    def __init__(
+        self, spec: PluginSpec, version: str, supervisor: Supervisor, events: Events | None = None
+    ) -> None:
         self.name = spec.name
         self.settings = spec.settings
         self._version = version
         self._supervisor = supervisor
-        self._log = logging.getLogger(f"kmsplug.plugin.{spec.name}")
+        self._events = events or Events()
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._closing = threading.Event()
-        self._replicas = [Replica(index) for index in range(spec.settings.processes)]
-        self._handshaking = threading.Lock()
-        self._refused: KmsplugError | None = None
-        self._identity: str | None = None
-        self._last_error: str | None = None
+        self._closed: str | None = None
+        self._state = PluginState.STARTING
+        self._ill = False
+        self._fleet = Fleet(spec, version, supervisor, self._changed, self._moved)
+        self._others: list[Fleet] = []  # that come or go by a reload
 
     def start(self) -> None:
         """Begin to start all processes; `wait_ready` tells how it went."""
-        for replica in self._replicas:
-            self._supervisor.submit(self._starter(replica))
+        self._fleet.start()
 
     def wait_ready(self, deadline: Deadline) -> None:
         """Wait until every process is ready.
@@ -100,15 +62,12 @@ class Plugin:
         Raises:
             KmsplugError: The first start of a process failed, or took too long.
         """
-        with self._changed:
-            while True:
-                for replica in self._replicas:
-                    if replica.failure is not None:
-                        raise replica.failure
-                if all(replica.state is PluginState.READY for replica in self._replicas):
-                    return
-                if not self._changed.wait(deadline.remaining_s()):
-                    raise self._unavailable("the driver did not become ready in time")
+        self._fleet.wait_ready(deadline)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no calls any more."""
+        return self._closed is not None
 
     @property
     def opened(self) -> Opened:
@@ -117,10 +76,10 @@ class Plugin:
         Raises:
             PluginUnavailable: The plugin never became ready.
         """
-        for replica in self._replicas:
-            if replica.opened is not None:
-                return replica.opened
-        raise PluginUnavailable("the driver has never been ready", plugin=self.name)
+        opened = self._fleet.opened
+        if opened is None:
+            raise PluginUnavailable(self._closed or "the driver has never been ready", plugin=self.name)
+        return opened
 
     def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         """Make a call on the least busy process.
@@ -134,8 +93,7 @@ class Plugin:
         may_be_applied = False
         while True:
             try:
-                with self._replica(deadline) as opened:
-                    return opened.facade.call(operation, params, deadline)
+                return self._call_once(operation, params, deadline)
             except KmsplugError as error:
                 error.attempts = attempts
                 if may_be_applied and error.outcome is Outcome.NOT_APPLIED:
@@ -145,53 +103,102 @@ class Plugin:
                 may_be_applied = error.outcome is not Outcome.NOT_APPLIED
                 attempts = (*attempts, Attempt(error.code, time.monotonic() - began))
 
+    def _call_once(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
+        replica = self._take(deadline)
+        try:
+            opened = replica.opened
+            assert opened is not None  # noqa: S101 - chosen for it
+            return opened.facade.call(operation, params, deadline)
+        finally:
+            self._give_back(replica)
+
     def status(self) -> PluginStatus:
         """Return a snapshot."""
         self._refuse_forked()
         with self._changed:
-            replicas = tuple(
-                ReplicaStatus(
-                    state=replica.state,
-                    pid=replica.process.pid if replica.process else None,
-                    restarts=replica.restarts,
-                    in_flight=replica.outstanding,
-                    usage=replica.process.usage() if replica.process else None,
-                )
-                for replica in self._replicas
-            )
-            opened = next((replica.opened for replica in self._replicas if replica.opened), None)
+            processes = list(self._processes())
+            state, fleet = self._state, self._fleet
+            opened, failure, last_error = fleet.opened, fleet.failure(), fleet.last_error()
         return PluginStatus(
             name=self.name,
-            state=_overall([replica.state for replica in replicas]),
+            state=state,
             driver=f"{opened.driver.name} {opened.driver.version}" if opened else None,
             identity=untrusted(opened.identity) if opened else None,
-            replicas=replicas,
-            last_error=self._last_error,
+            replicas=tuple(replica.status(role) for replica, role in processes),
+            last_error=last_error,
             warnings=opened.warnings if opened else (),
+            diagnosis=failure.diagnosis if failure else None,
         )
+
+    def release(self) -> None:
+        """Start again what is in quarantine, whatever the reason was."""
+        self._refuse_forked()
+        self._fleet.release()
+
+    def note_deep_check(self, *, healthy: bool, reason: str) -> None:
+        """Take down what a deep health check found; it is a part of the plugin's state."""
+        with self._changed:
+            self._ill = not healthy
+            self._show(reason)
+
+    def prepare(self, spec: PluginSpec) -> Fleet:
+        """Start processes under another configuration, beside those that work.
+
+        Raises:
+            PluginUnavailable: The host is closed.
+        """
+        with self._changed:
+            if self._closed is not None:
+                raise PluginUnavailable(self._closed, plugin=self.name)
+            fleet = Fleet(spec, self._version, self._supervisor, self._changed, self._moved)
+            self._others.append(fleet)
+        fleet.start()
+        return fleet
+
+    def adopt(self, fleet: Fleet) -> None:
+        """Let prepared processes do the work from now on; the others end when their calls have."""
+        with self._changed:
+            self._others = [other for other in self._others if other is not fleet and not other.stopped]
+            self._others.append(self._fleet)
+            old, self._fleet = self._fleet, fleet
+            self.settings = fleet.spec.settings
+            self._ill = False
+            old.retire("replaced by a reload")
+            self._show("reloaded")
+            self._changed.notify_all()  # calls that wait for a process of the others
+
+    def drop(self, fleet: Fleet, deadline: Deadline) -> None:
+        """Stop prepared processes that are not wanted after all. Bounded."""
+        with self._changed:
+            fleet.retire("the reload failed")
+        fleet.stop(deadline)
+        with self._changed:
+            self._others.remove(fleet)
+
+    def refusing(self, reason: str) -> "Plugin":
+        """Return one of the same name that has no processes and refuses every call with *reason*."""
+        refusing = Plugin(self._fleet.spec, self._version, self._supervisor)
+        refusing.dismiss(reason)
+        return refusing
+
+    def dismiss(self, reason: str) -> None:
+        """Refuse all calls from now on with *reason*; each process ends when its calls have."""
+        with self._changed:
+            self._closed = self._closed or reason
+            for fleet in (self._fleet, *self._others):
+                fleet.retire(reason)
+            self._changed.notify_all()
 
     def close(self, deadline: Deadline) -> None:
         """Let calls in flight end, then stop all processes. Bounded."""
+        self.dismiss("the host is closed")
         with self._changed:
-            self._closing.set()
-            for replica in self._replicas:
-                if replica.state is not PluginState.STOPPED:
-                    replica.state = PluginState.DRAINING
-            self._changed.notify_all()
+            fleets = [self._fleet, *self._others]
             self._changed.wait_for(
-                lambda: not any(replica.outstanding for replica in self._replicas), deadline.remaining_s()
+                lambda: not any(fleet.outstanding for fleet in fleets), deadline.remaining_s()
             )
-        run_together(
-            [functools.partial(self._stop, replica, deadline) for replica in self._replicas],
-            f"kmsplug-close-{self.name}",
-        )
-
-    def _stop(self, replica: Replica, deadline: Deadline) -> None:
-        if replica.connection is not None:
-            replica.connection.close(deadline)
-        with self._changed:
-            replica.state = PluginState.STOPPED
-            replica.process = None
+        for fleet in fleets:
+            fleet.stop(deadline)
 
     def _refuse_forked(self) -> None:
         # Before any lock: one may be held for ever by a thread that the child does not have. And the child's
@@ -207,203 +214,52 @@ class Plugin:
         """Whether a call whose process died may go to another one."""
         died = isinstance(error, (PluginCrashed, ProtocolViolation)) and error.diagnosis is not None
         safe = operation.repeatable or error.outcome is Outcome.NOT_APPLIED
-        return (
-            died
-            and safe
-            and attempts < _MAX_CRASH_REPLAYS
-            and not (deadline.passed or self._closing.is_set())
-        )
+        return died and safe and attempts < _MAX_CRASH_REPLAYS and not (deadline.passed or self._closed)
 
-    @contextlib.contextmanager
-    def _replica(self, deadline: Deadline) -> Iterator[Opened]:
-        """Choose the least busy ready process; wait for one while there is hope."""
+    def _take(self, deadline: Deadline) -> Replica:
+        """Choose the least busy working process; wait for one while there is hope."""
         with self._changed:
             while True:
-                if self._closing.is_set():
-                    raise PluginUnavailable("the host is closed", plugin=self.name)
-                replica = self._least_busy()
-                if replica is not None:
+                if self._closed is not None:
+                    raise PluginUnavailable(self._closed, plugin=self.name)
+                fleet = self._fleet
+                usable = [replica for replica in fleet.working if replica.usable]
+                if usable:
                     break
-                if all(replica.state is PluginState.QUARANTINED for replica in self._replicas):
-                    raise self._unavailable("the driver refuses to work and is not started again")
+                if fleet.lost is not None:
+                    release = f"host.release({self.name!r}) or host.reload() starts it again"
+                    raise fleet.unavailable(f"{fleet.lost} and is not started again", release)
                 if not self._changed.wait(deadline.remaining_s()):
-                    raise self._unavailable("no driver process became ready before the deadline")
-            opened = replica.opened
-            assert opened is not None  # noqa: S101 - chosen for it
+                    raise fleet.unavailable("no driver process became ready before the deadline")
+            replica = min(usable, key=lambda replica: replica.outstanding)
             replica.outstanding += 1
-        try:
-            yield opened
-        finally:
-            with self._changed:
-                replica.outstanding -= 1
-                if self._closing.is_set():
-                    self._changed.notify_all()
+            replica.calls += 1
+            return replica
 
-    def _least_busy(self) -> Replica | None:
-        """Return the ready process with the fewest calls.
-
-        One that has ended is still called ready until its end is reported, but can answer nothing: a call
-        that is repeated because it died must not come back to it.
-        """
-        ready = [
-            replica
-            for replica in self._replicas
-            if replica.state is PluginState.READY
-            and replica.opened is not None
-            and not replica.opened.facade.connection.ended
-        ]
-        return min(ready, key=lambda replica: replica.outstanding, default=None)
-
-    def _unavailable(self, message: str) -> PluginUnavailable:
-        failure = next((replica.failure for replica in self._replicas if replica.failure), None)
-        diagnosis = failure.diagnosis if failure else None
-        if failure is None:
-            waiting = (replica.process for replica in self._replicas if replica.state is PluginState.STARTING)
-            diagnosis = next((process.diagnose() for process in waiting if process), None)
-        error = PluginUnavailable(
-            message,
-            plugin=self.name,
-            diagnosis=diagnosis,
-            hint=f"the last failure: {failure}" if failure else None,
-        )
-        error.__cause__ = failure
-        return error
-
-    def _starter(self, replica: Replica) -> Callable[[], None]:
-        return functools.partial(self._spawn, replica)
-
-    def _spawn(self, replica: Replica) -> None:
-        """On the supervisor's thread: start the process, and leave the handshake to a thread of its own."""
+    def _give_back(self, replica: Replica) -> None:
         with self._changed:
-            if self._closing.is_set():
-                return
-            replica.state = PluginState.STARTING
-        process: DriverProcess | None = None
-        connection: Connection | None = None
-        try:
-            process = DriverProcess(self.name, self._launch)
-            connection = Connection(self.name, process, functools.partial(self._ended, replica))
-            with self._changed:
-                closing = self._closing.is_set()
-                if not closing:
-                    replica.process, replica.connection = process, connection
-            if closing:  # the start took so long that nobody waited for it
-                process.kill()
-                return
-            threading.Thread(
-                target=self._bring_up,
-                args=(replica, connection),
-                name=f"kmsplug-start-{self.name}",
-                daemon=True,
-            ).start()
-        except (OSError, RuntimeError, ValueError) as error:
-            # Not only the executable: descriptors, processes and threads may have run out, for now.
-            if process is not None:
-                process.kill()
-                if connection is None:  # nobody reads it
-                    process.close_stdout()
-            diagnosis = Diagnosis(
-                self._launch.command, describe_executable(self._launch.command[0]), "not run"
-            )
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            failure = PluginUnavailable(
-                f"the driver cannot be run: {reason}", plugin=self.name, diagnosis=diagnosis
-            )
-            self._failed(replica, failure, "the driver did not start: %s")
+            replica.outstanding -= 1
+            if replica.retired and not replica.outstanding:
+                replica.put_away()
+                self._changed.notify_all()
 
-    def _bring_up(self, replica: Replica, connection: Connection) -> None:
-        try:
-            opened = self._open_session(connection, Deadline.after(START_DEADLINE_S))
-        except KmsplugError as error:
-            failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, callers wait for this process and must be told
-            # Without its text, which may quote a value of the configuration.
-            trace = "".join(traceback.format_tb(error.__traceback__))
-            self._log.error("a defect at the start of the driver: %s\n%s", type(error).__name__, trace)
-            failure = InternalError("the host failed while it started the driver; its log holds the details")
-        else:
-            self._ready(replica, connection, opened)
-            return
-        failure.add(plugin=self.name)
-        connection.close(Deadline.after(1.0))
-        self._failed(replica, failure, "the driver did not start: %s")
+    def _processes(self) -> Iterator[tuple[Replica, ReplicaRole]]:
+        yield from self._fleet.roles()
+        for fleet in self._others:
+            role = ReplicaRole.RETIRED if fleet.retired else ReplicaRole.SUCCESSOR
+            for replica, _ in fleet.roles():
+                if replica.state is not PluginState.STOPPED:
+                    yield replica, role
 
-    def _open_session(self, connection: Connection, deadline: Deadline) -> Opened:
-        """Do the handshake, for one process at a time: what one was refused, the others do not try.
+    def _moved(self, fleet: Fleet, reason: str) -> None:
+        """After the state of a process has changed, while the lock is held."""
+        self._changed.notify_all()
+        if fleet is self._fleet:
+            self._show(reason)
 
-        Raises:
-            KmsplugError: It failed, or another one has failed for good.
-        """
-        if not self._handshaking.acquire(timeout=deadline.remaining_s()):
-            raise PluginUnavailable("another process of this plugin did not become ready in time")
-        try:
-            if self._refused is not None:
-                raise self._refused
-            opened = open_session(connection, self._spec, self._version, deadline)
-            if self._identity is not None and opened.identity != self._identity:
-                raise ProtocolViolation("the driver came back with the identity of another keystore")
-            self._identity = opened.identity
-        except KmsplugError as error:
-            if error.code in _FINAL:
-                self._refused = error
-            raise
-        finally:
-            self._handshaking.release()
-        return opened
-
-    def _ready(self, replica: Replica, connection: Connection, opened: Opened) -> None:
-        for warning in opened.warnings if replica.restarts == 0 else ():
-            self._log.warning("driver says: %s", warning)
-        with self._changed:
-            # From here on `_ended` reports an end; one that came before is reported now.
-            failure = connection.failure()
-            replica.opened = opened
-            if failure is None and not self._closing.is_set():
-                replica.failure = None
-                replica.ready_since = time.monotonic()
-                replica.state = PluginState.READY
-            self._changed.notify_all()
-        if failure is not None:
-            self._failed(replica, failure, "right after its start, %s")
-
-    def _ended(self, replica: Replica, connection: Connection) -> None:
-        """On the reading thread, after the process has ended."""
-        with self._changed:
-            was_ready = replica.connection is connection and replica.state is PluginState.READY
-            if was_ready and time.monotonic() - replica.ready_since >= _PROVEN_AFTER_S:
-                replica.failures = 0
-        failure = connection.failure()
-        if was_ready and failure is not None:  # one during the handshake is reported by whoever does that
-            self._failed(replica, failure, "%s; it is started again")
-
-    def _failed(self, replica: Replica, failure: KmsplugError, report: str) -> None:
-        """Note why a process is not there, plan its next start, and log *report*, which names the failure."""
-        final = failure.code in _FINAL
-        with self._changed:
-            replica.process = None
-            replica.failure = failure
-            self._last_error = str(failure)
-            closing = self._closing.is_set()
-            delay = backoff_s(replica.failures)
-            if not closing:
-                replica.state = PluginState.QUARANTINED if final else PluginState.BACKOFF
-                replica.failures += 1
-                replica.restarts += not final
-            self._changed.notify_all()
-        if not closing and not final:
-            self._supervisor.submit(self._starter(replica), delay)
-        self._log.error(report, failure)  # last: what a handler does must not delay the next start
-
-
-def backoff_s(failures: int) -> float:
-    """Return the seconds to wait before a start, after so many failures in a row: full jitter."""
-    if failures == 0:
-        return 0.0
-    longest = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failures - 1, 20))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - spreads restarts, protects nothing
-
-
-def _overall(states: list[PluginState]) -> PluginState:
-    if len(set(states)) == 1:
-        return states[0]
-    return PluginState.DEGRADED if PluginState.READY in states else min(states)
+    def _show(self, reason: str) -> None:
+        """Tell the world where the plugin's state has changed."""
+        new = overall_state(self._fleet.states(), self.settings.processes, ill=self._ill)
+        if new is not self._state:
+            old, self._state = self._state, new
+            self._events.publish(self.name, old, new, reason)

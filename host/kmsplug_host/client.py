@@ -6,7 +6,8 @@ However a program leaves the ``with`` block, no driver process stays behind, and
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -14,18 +15,24 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ._deadline import Deadline, caller_deadline
-from ._launch import prepare_plugins
-from ._plugin import START_DEADLINE_S, Plugin
+from ._events import Events, PluginEvent
+from ._launch import PluginSpec, prepare_plugins
+from ._plugin import Plugin
+from ._reload import Changeover
+from ._replica import START_DEADLINE_S
 from ._status import PluginStatus
 from ._supervisor import Supervisor, run_together
 from .config import Source as SettingsSource
 from .config import load
-from .errors import ConfigurationError, InvalidArgument
-from .health import Health, check_health
+from .errors import ConfigurationError, InvalidArgument, PluginUnavailable
+from .health import DeepChecks, Health, check_health
 from .keystore import Keystore, open_bytes, open_stream
 from .shims.envelope_types import Context, Opened, Progress, Sink, Source, Unseal
 
 _DRAIN_S: Final = 4.0  # for calls in flight, then for a driver to end by itself
+_LINGER_S: Final = 1.0  # for calls on a removed plugin that began while their keystore moved to another one
+
+_Given = str | Path | Mapping[str, Any]
 
 
 class Host:
@@ -34,21 +41,24 @@ class Host:
     Threads of the application may share it; a forked child must open its own.
     """
 
-    def __init__(self, source: SettingsSource, plugins: Mapping[str, Plugin], supervisor: Supervisor) -> None:
+    def __init__(self, given: _Given, source: SettingsSource, wanted: Collection[str] | None) -> None:
+        self._given = given
         self._source = source
-        self._plugins = dict(plugins)
-        self._supervisor = supervisor
+        self._wanted = wanted
+        self._version = version()
         self._pid = os.getpid()
-        self._keystores = {
-            name: Keystore(name, settings, self._plugins[settings.plugin])
-            for name, settings in source.settings.all_keystores().items()
-            if settings.plugin in self._plugins
-        }
+        self._supervisor = Supervisor()
+        self._events = Events()
+        self._deep_checks = DeepChecks(self._supervisor)
+        self._reloading = threading.Lock()
+        self._changing = threading.Lock()  # what plugins there are
+        self._closed = False
+        self._plugins: dict[str, Plugin] = {}
+        self._others: list[Plugin] = []  # that come or go by a reload
+        self._keystores: dict[str, Keystore] = {}
 
     @classmethod
-    def open(
-        cls, source: str | Path | Mapping[str, Any], *, keystores: Collection[str] | None = None
-    ) -> Self:
+    def open(cls, source: _Given, *, keystores: Collection[str] | None = None) -> Self:
         """Start the configured plugins and return when all are ready: all or nothing.
 
         Args:
@@ -60,20 +70,12 @@ class Host:
             KmsplugError: A plugin did not start; ``diagnosis`` says what is known about its process.
         """
         settings = load(source)
-        wanted = _plugins_of(settings, keystores)
-        specs = prepare_plugins(settings, wanted)
-        supervisor = Supervisor()
-        host_version = version()
-        plugins = {spec.name: Plugin(spec, host_version, supervisor) for spec in specs}
-        host = cls(settings, plugins, supervisor)
+        specs = prepare_plugins(settings, _plugins_of(settings, keystores))
+        host = cls(source, settings, keystores)
         # Closing is armed before anything runs: a failure must not leave a process behind.
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(host.close)
-            deadline = Deadline.after(START_DEADLINE_S)
-            for plugin in plugins.values():
-                plugin.start()
-            for plugin in plugins.values():
-                plugin.wait_ready(deadline)
+            host._change(settings, specs)
             on_failure.pop_all()
         return host
 
@@ -99,10 +101,60 @@ class Host:
         run_together([functools.partial(self._close, Deadline.after(_DRAIN_S))], "kmsplug-close")
 
     def _close(self, deadline: Deadline) -> None:
+        with self._changing:
+            self._closed = True
+            plugins = [*self._plugins.values(), *self._others]
         self._supervisor.close()
-        run_together(
-            [functools.partial(plugin.close, deadline) for plugin in self._plugins.values()], "kmsplug-close"
-        )
+        run_together([functools.partial(plugin.close, deadline) for plugin in plugins], "kmsplug-close")
+        self._events.close()
+
+    def reload(self, source: _Given | None = None) -> None:
+        """Go over to new processes, and to what the configuration and the executables are now.
+
+        They are started beside the old ones and take over when all are ready; no call fails for it, and
+        calls in flight end where they began. Keystores that the application holds stay valid, also where they
+        are on another plugin now; those that the configuration names no more refuse every call. For a while
+        there are twice as many processes. A login that was refused is tried again.
+
+        Args:
+            source: A configuration as for `open`; default: the same as before, read anew.
+
+        Raises:
+            ConfigurationError: The configuration is wrong. After this and any other error, everything goes on
+                as it was.
+            KmsplugError: A plugin did not start.
+            PluginUnavailable: The host is closed, or another reload does not end.
+        """
+        self._refuse_forked()
+        if not self._reloading.acquire(timeout=START_DEADLINE_S):
+            raise PluginUnavailable("another reload goes on")
+        try:
+            given = self._given if source is None else source
+            settings = load(given)
+            self._change(settings, prepare_plugins(settings, _plugins_of(settings, self._wanted)))
+            self._given = given
+        finally:
+            self._reloading.release()
+
+    def release(self, plugin: str) -> None:
+        """Start again what is in quarantine, whatever the reason was; returns before it is ready.
+
+        A credential that was rejected is tried once more, by one process.
+
+        Raises:
+            ConfigurationError: There is no plugin of this name.
+        """
+        self._refuse_forked()
+        self._plugin(plugin).release()
+
+    def subscribe(self, callback: Callable[[PluginEvent], object]) -> Callable[[], None]:
+        """Call *callback* with every change of a plugin's state; return what ends that.
+
+        It runs on a thread of its own. What it raises is logged; while it blocks, up to 1,000 events wait and
+        further ones are lost and counted. The supervision of the plugins never waits for it.
+        """
+        self._refuse_forked()
+        return self._events.subscribe(callback)
 
     def keystore(self, name: str) -> Keystore:
         """Return a keystore by its name in the configuration.
@@ -184,14 +236,63 @@ class Host:
         Raises:
             ConfigurationError: There is none of this name.
         """
+        return check_health(self._plugin(plugin), deep=deep, timeout=timeout)
+
+    def _plugin(self, name: str) -> Plugin:
         try:
-            found = self._plugins[plugin]
+            return self._plugins[name]
         except KeyError:
             known = ", ".join(sorted(self._plugins)) or "none"
-            raise ConfigurationError(
-                f"{self._source.name}: no plugin {plugin!r}, there are: {known}"
-            ) from None
-        return check_health(found, deep=deep, timeout=timeout)
+            raise ConfigurationError(f"{self._source.name}: no plugin {name!r}, there are: {known}") from None
+
+    def _change(self, settings: SettingsSource, specs: Sequence[PluginSpec]) -> None:
+        """Go over to other plugins and keystores; or raise, and nothing has changed."""
+        change = Changeover(self._plugins, specs, self._make)
+        change.prepare(Deadline.after(START_DEADLINE_S))
+        with self._changing:
+            closed = self._closed
+            if not closed:
+                before, self._plugins = self._plugins, change.commit()
+                self._source = settings
+                self._rebind()
+                leaving = [plugin for name, plugin in before.items() if name not in self._plugins]
+                self._others = [plugin for plugin in self._others if not plugin.closed] + leaving
+        if closed:
+            change.undo()
+            raise PluginUnavailable("the host is closed")
+        for plugin in leaving:
+            reason = f"the plugin {plugin.name!r} was removed by a reload"
+            self._supervisor.submit(functools.partial(plugin.dismiss, reason), _LINGER_S)
+        for plugin in self._plugins.values():
+            self._deep_checks.watch(plugin)
+
+    def _make(self, spec: PluginSpec) -> Plugin:
+        plugin = Plugin(spec, self._version, self._supervisor, self._events)
+        with self._changing:
+            if self._closed:
+                raise PluginUnavailable("the host is closed")
+            self._others.append(plugin)
+        return plugin
+
+    def _rebind(self) -> None:
+        """Put the keystores on the plugins of the configuration."""
+        before, self._keystores = self._keystores, {}
+        for name, settings in self._source.settings.all_keystores().items():
+            plugin = self._plugins.get(settings.plugin)
+            if plugin is None:  # not wanted when the host was opened
+                continue
+            keystore = before.pop(name, None)
+            if keystore is None:
+                keystore = Keystore(name, settings, plugin)
+            else:
+                keystore.rebind(settings, plugin)
+            self._keystores[name] = keystore
+        for keystore in before.values():
+            keystore.remove()
+
+    def _refuse_forked(self) -> None:
+        if os.getpid() != self._pid:
+            raise PluginUnavailable("the host was opened in another process")
 
     def _allowed(self, timeout: float | None) -> tuple[list[Keystore], Deadline]:
         keystores = [keystore for keystore in self._keystores.values() if keystore.settings.auto_decrypt]

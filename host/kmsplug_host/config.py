@@ -22,6 +22,20 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
+class RecycleSettings(_Table):
+    """``recycle`` of a plugin: when a process is replaced, without a call being lost.
+
+    Attributes:
+        rss_bytes: Resident memory that it may reach.
+        age_s: Seconds that it may run.
+        calls: Calls that it may be given.
+    """
+
+    rss_bytes: int | None = Field(default=None, ge=1)
+    age_s: float | None = Field(default=None, gt=0)
+    calls: int | None = Field(default=None, ge=1)
+
+
 class PluginSettings(_Table):
     """``[plugins.NAME]``: one driver and its configuration.
 
@@ -32,7 +46,14 @@ class PluginSettings(_Table):
         env: Names of environment variables that the driver may inherit.
         set_env: Environment variables that the driver gets with these values. Not for secrets.
         deadline_s: Seconds that a call may take where the caller says nothing.
-        processes: How many processes of this driver run.
+        processes: How many processes of this driver work.
+        spares: How many more wait, configured and idle, to take over when one dies.
+        recycle: When a process is replaced.
+        max_crashes: How many crashes of a process within ``crash_window_s`` are followed by a restart.
+        crash_window_s: Seconds.
+        grace_s: Seconds for a sign of life from a driver that missed a deadline.
+        overdue_s: Seconds past their deadline after which calls are not expected back.
+        deep_check_s: Seconds between deep health checks; default: only when asked.
     """
 
     driver: _Name | None = None
@@ -42,6 +63,13 @@ class PluginSettings(_Table):
     set_env: dict[_Variable, _Text] = {}
     deadline_s: float = Field(default=10.0, gt=0, le=3600)
     processes: int = Field(default=1, ge=1, le=64)
+    spares: int = Field(default=0, ge=0, le=64)
+    recycle: RecycleSettings | None = None
+    max_crashes: int = Field(default=5, ge=0)
+    crash_window_s: float = Field(default=60.0, gt=0)
+    grace_s: float = Field(default=2.0, gt=0, le=60)
+    overdue_s: float = Field(default=10.0, ge=0, le=3600)
+    deep_check_s: float | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one_program(self) -> "PluginSettings":

@@ -1,5 +1,8 @@
 """Health of one plugin, at three depths: a process is ready, it answers, it encrypts and decrypts."""
 
+import contextlib
+import functools
+import threading
 import time
 from dataclasses import dataclass
 
@@ -15,6 +18,7 @@ from kmsplug_protocol import (
 
 from ._deadline import caller_deadline
 from ._plugin import Plugin
+from ._supervisor import Supervisor
 from .errors import KmsplugError
 
 
@@ -54,6 +58,8 @@ def check_health(plugin: Plugin, *, deep: bool, timeout: float | None) -> Health
         depth = HealthDepth.DEEP if deep else HealthDepth.SHALLOW
         answer = plugin.call(BY_WIRE["plugin.health"], HealthParams(depth=depth), deadline)
     except KmsplugError as error:
+        if deep:
+            plugin.note_deep_check(healthy=False, reason=f"the deep check failed: {error}")
         return Health(plugin.name, healthy=False, ping_s=ping_s, error=error)
     assert isinstance(answer, HealthResult)  # noqa: S101 - the facade validated it
     checks = tuple(
@@ -65,4 +71,40 @@ def check_health(plugin: Plugin, *, deep: bool, timeout: float | None) -> Health
         )
         for check in answer.checks
     )
+    if deep:
+        ill = ", ".join(check.name for check in checks if not check.healthy)
+        reason = (
+            "the deep check passed" if answer.healthy else f"the deep check failed: {ill or 'no details'}"
+        )
+        plugin.note_deep_check(healthy=answer.healthy, reason=reason)
     return Health(plugin.name, answer.healthy, ping_s, checks)
+
+
+class DeepChecks:
+    """Makes the deep checks of those plugins that want them now and then.
+
+    Args:
+        supervisor: Knows when the next one is due; the check itself takes its time on its own thread.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._watched: set[str] = set()
+
+    def watch(self, plugin: Plugin) -> None:
+        """Check this plugin from now on, if its settings say so, until it is closed."""
+        interval = plugin.settings.deep_check_s
+        if interval is not None and plugin.name not in self._watched:
+            self._watched.add(plugin.name)
+            self._supervisor.submit(functools.partial(self._begin, plugin), interval)
+
+    def _begin(self, plugin: Plugin) -> None:
+        interval = plugin.settings.deep_check_s
+        if interval is None or plugin.closed:
+            self._watched.discard(plugin.name)
+            return
+        check = functools.partial(check_health, plugin, deep=True, timeout=None)
+        # With no thread to be had, the check is left out this time.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=check, name=f"kmsplug-check-{plugin.name}", daemon=True).start()
+        self._supervisor.submit(functools.partial(self._begin, plugin), interval)

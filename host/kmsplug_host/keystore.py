@@ -37,6 +37,16 @@ class Keystore(KeyOperations, CryptoOperations):
         self._proven: set[str] = set()
         self._lock = threading.Lock()
 
+    def rebind(self, settings: KeystoreSettings, plugin: Plugin) -> None:
+        """Go on under other settings, maybe on another plugin. Nothing learnt about the keys is kept."""
+        with self._lock:
+            self.settings, self._plugin = settings, plugin
+            self._described, self._proven = {}, set()
+
+    def remove(self) -> None:
+        """Refuse every call from now on: the configuration names this keystore no more."""
+        self._plugin = self._plugin.refusing(f"the keystore {self.name!r} was removed by a reload")
+
     @property
     def identity(self) -> str:
         """Stable identity, the same for every host; it stands in envelopes, the name does not."""

@@ -8,6 +8,7 @@ takes a line for everything noteworthy, ``gate`` gives a byte when the driver ma
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ Request = dict[str, Any]
 MODE, FOLDER, ARGUMENTS = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
 TRIGGERS = ARGUMENTS[:1] if MODE in ("says", "says_later", "silent") else ["crypto.mac", "key.create"]
 HELLO = {"protocol_version": "1", "driver": {"name": "misbehaving", "version": "1.0"},
+         "max_concurrency": int(ARGUMENTS[0]) if MODE == "hangs" else 1,
          "max_frame_bytes": 1048576, "config_schema": {"type": "object"},
          "capabilities": [{"operation": "crypto.random"}, {"operation": "crypto.mac"}]}  # fmt: skip
 KEY = {"key_id": "k", "key_version": "1", "algorithm": "HMAC_SHA_256", "usage": "GENERATE_VERIFY_MAC",
@@ -60,11 +62,12 @@ def result_of(method: str, params: dict[str, Any]) -> Any:
     if method == "plugin.configure":
         (FOLDER / "config").write_text(json.dumps(params["config"]))
     identity = f"misbehaving:{NUMBER if MODE == 'changes_identity' else 1}"
-    check = {"name": "self", "healthy": True, "detail": params.get("depth", "shallow")}
+    healthy = MODE != "ill_at_first" or method != "plugin.health" or next(asked_before)
+    check = {"name": "self", "healthy": healthy, "detail": params.get("depth", "shallow")}
     answers: dict[str, Callable[[], Any]] = {
         "plugin.initialize": lambda: HELLO,
         "plugin.configure": lambda: {"identity": identity},
-        "plugin.health": lambda: {"healthy": True, "checks": [check]},
+        "plugin.health": lambda: {"healthy": check["healthy"], "checks": [check]},
         "crypto.random": lambda: {"data": base64.b64encode(os.urandom(params["length_bytes"])).decode()},
         "crypto.mac": lambda: {"key_id": "k", "mechanism": "HMAC_SHA_256", "mac": params["message"]},
         "key.create": lambda: {**KEY, "name": params.get("name")},
@@ -203,7 +206,8 @@ def silent(_request: Request) -> None:
 
 
 late: list[Request] = []
-never_answers, answers_late = silent, late.append
+asked_before = itertools.chain([False], itertools.repeat(True))
+never_answers, hangs, stubborn_and_silent, answers_late = silent, silent, silent, late.append
 
 
 def serve(line: bytes) -> None:
@@ -223,10 +227,13 @@ def main() -> None:
     if MODE == "dies_at_start":
         os.write(2, ("\n".join(ARGUMENTS[1:]) + "\n").encode())
         os._exit(int(ARGUMENTS[0]))
-    if MODE == "hangs_at_start" or (MODE == "hangs_later" and NUMBER == 2):
+    if MODE == "dies_later" and NUMBER > 1:
+        os.write(2, (ARGUMENTS[0] + "\n").encode())
+        os._exit(4)
+    if MODE == "hangs_at_start" or (MODE, NUMBER) in (("hangs_later", 2), ("hangs_third", 3)):
         os.write(2, b"waiting for the network\n")
         wait_at_gate()
-    if MODE == "stubborn":
+    if MODE.startswith("stubborn"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pending = b""
     with contextlib.suppress(OSError):
@@ -239,7 +246,7 @@ def main() -> None:
         note(f"closing {os.getpid()}")
         wait_at_gate()
         note(f"ended in order {os.getpid()}")
-    while MODE == "stubborn":
+    while MODE.startswith("stubborn"):
         signal.pause()
 
 

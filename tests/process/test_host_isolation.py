@@ -100,6 +100,6 @@ def test_code_of_the_application_cannot_slip_into_a_bundled_driver(
     plugin = {"driver": "local", "config": {"path": str(tmp_path / "store")}, "env": ["PYTHONPATH"]}
     with nothing_left(), Host.open({"plugins": {"main": plugin}}) as host:
         assert len(host.keystore("main").random(8)) == 8
-        assert sys.executable == host._plugins["main"]._launch.command[0]
+        assert sys.executable == host._plugins["main"]._fleet.spec.launch.command[0]
 
     assert not (tmp_path / "slipped").exists()

@@ -70,7 +70,7 @@ def test_nothing_grows_over_thirty_restarts(tmp_path: Path) -> None:
         before = len(descriptors()), sorted(threads())
         for _ in range(30):
             plugin = bad.host._plugins["bad"]
-            plugin._replicas[0].failures = 0  # else the waits between restarts would take a minute
+            plugin._fleet.replicas[0].policy.forget()  # else the waits between restarts would take a minute
             os.kill(bad.pid, signal.SIGKILL)
             assert len(bad.keystore.random(8)) == 8
 

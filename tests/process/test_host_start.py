@@ -95,7 +95,7 @@ def test_a_driver_that_says_nothing_is_given_up_with_what_it_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kmsplug_host.client.START_DEADLINE_S", 0.5)
-    monkeypatch.setattr("kmsplug_host.client._DRAIN_S", 0.0)
+    monkeypatch.setattr("kmsplug_host._reload._UNDO_S", 0.0)
     error = failure(tmp_path, "hangs_at_start")
 
     assert type(error) is PluginUnavailable

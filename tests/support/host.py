@@ -48,7 +48,7 @@ class Bad:
     @property
     def connection(self) -> Connection:
         """The wire to the first process."""
-        connection = self.host._plugins["bad"]._replicas[0].connection
+        connection = self.host._plugins["bad"]._fleet.replicas[0].connection
         assert connection is not None
         return connection
 

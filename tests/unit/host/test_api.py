@@ -2,8 +2,6 @@
 
 import base64
 import inspect
-import random
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +10,11 @@ from typing import Any
 
 import kmsplug_host
 import pytest
-from kmsplug_host import KeyAlgorithm, KeyState, Keystore, KeyUsage, Mechanism, PluginState
+from kmsplug_host import KeyAlgorithm, KeyState, Keystore, KeyUsage, Mechanism
 from kmsplug_host._calls import _BYTES_ARGUMENTS
 from kmsplug_host._deadline import Deadline, caller_deadline
 from kmsplug_host._launch import Launch, PluginSpec
-from kmsplug_host._plugin import Plugin, _overall, backoff_s
+from kmsplug_host._plugin import Plugin
 from kmsplug_host._supervisor import Supervisor
 from kmsplug_host.config import KeystoreSettings, PluginSettings
 from kmsplug_host.errors import (
@@ -285,30 +283,6 @@ def test_the_import_pulls_nothing_that_a_call_does_not_need() -> None:
 
     assert "kmsplug_host.client" in loaded
     assert not loaded & heavy
-
-
-def test_the_first_restart_is_immediate_and_the_next_ones_wait_longer_and_longer() -> None:
-    assert backoff_s(0) == 0.0
-    for failures in range(1, 200):
-        longest = min(30.0, 0.1 * 2 ** (failures - 1))
-        waits = [backoff_s(failures) for _ in range(50)]
-        assert all(longest / 2 <= wait <= longest for wait in waits)
-    assert backoff_s(10**9) <= 30.0
-
-
-def test_waits_are_spread_so_that_a_fleet_does_not_return_at_once() -> None:
-    random.seed(7)
-    assert statistics.pstdev(backoff_s(9) for _ in range(200)) > 2
-
-
-@pytest.mark.parametrize(("states", "overall"), [
-    (["READY"], "READY"), (["READY", "READY"], "READY"), (["READY", "BACKOFF"], "DEGRADED"),
-    (["READY", "QUARANTINED"], "DEGRADED"), (["STARTING", "READY"], "DEGRADED"),
-    (["QUARANTINED"], "QUARANTINED"), (["BACKOFF", "QUARANTINED"], "BACKOFF"),
-    (["STARTING", "BACKOFF"], "BACKOFF"), (["STOPPED"] * 3, "STOPPED"),
-])  # fmt: skip
-def test_the_state_of_a_plugin_follows_from_its_processes(states: list[str], overall: str) -> None:
-    assert _overall([PluginState(state) for state in states]) == overall
 
 
 def test_a_deadline_is_one_moment() -> None:

@@ -1,0 +1,223 @@
+"""The processes of a plugin under one configuration: who works, who waits, who is replaced.
+
+Of the places, the first so many that are ready work, in their order; the others are spares. So nobody has to
+promote a spare: the moment a working process is lost, the next ready one is among the first.
+"""
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ._deadline import Deadline
+from ._handshake import Login, Opened
+from ._launch import PluginSpec
+from ._replica import Replica, Shared
+from ._status import PluginState, ReplicaRole
+from ._supervisor import Supervisor, run_together
+from .errors import KmsplugError, PluginUnavailable
+
+_SAMPLE_S: Final = 1.0  # between looks at what is due for recycling
+_SETTLED_S: Final = (
+    10.0  # a process that is over its memory limit before will be so again: no use to replace it
+)
+
+
+class Fleet:
+    """The processes that are started from one `PluginSpec`.
+
+    Args:
+        spec: The plugin and its settings.
+        version: Version of the host.
+        supervisor: Starts the processes.
+        changed: Guards everything here; notified when a state changes.
+        report: Called with this fleet and the reason after a state has changed, while *changed* is held.
+    """
+
+    def __init__(
+        self,
+        spec: PluginSpec,
+        version: str,
+        supervisor: Supervisor,
+        changed: threading.Condition,
+        report: "Callable[[Fleet, str], None]",
+    ) -> None:
+        self.spec = spec
+        self._supervisor = supervisor
+        self._changed = changed
+        self._report = report
+        self._log = logging.getLogger(f"kmsplug.plugin.{spec.name}")
+        self._login = Login(spec, version)
+        self._shared = Shared(spec, self._login, supervisor, changed, self._moved)
+        self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
+        self.working: tuple[Replica, ...] = ()
+        self._replaced: list[Replica] = []
+        self.retired = False
+
+    def start(self) -> None:
+        """Begin to start all processes; `wait_ready` tells how it went."""
+        for replica in self.replicas:
+            replica.start()
+        if self.spec.settings.recycle is not None:
+            self._supervisor.submit(self._recycle_one, _SAMPLE_S)
+
+    def wait_ready(self, deadline: Deadline) -> None:
+        """Wait until every process is ready, spares too.
+
+        Raises:
+            KmsplugError: The first start of a process failed, or took too long.
+        """
+        with self._changed:
+            while True:
+                failure = self.failure()
+                if failure is not None:
+                    raise failure
+                if self.retired:
+                    raise PluginUnavailable("the host is closed", plugin=self.spec.name)
+                if all(replica.state is PluginState.READY for replica in self.replicas):
+                    return
+                if not self._changed.wait(deadline.remaining_s()):
+                    raise self.unavailable("the driver did not become ready in time")
+
+    @property
+    def opened(self) -> Opened | None:
+        """What a handshake told, if there was one."""
+        return next((replica.opened for replica in self.replicas if replica.opened), None)
+
+    @property
+    def lost(self) -> str | None:
+        """Why there is no hope for a process, if there is none."""
+        if all(replica.state is PluginState.QUARANTINED for replica in self.replicas):
+            return self.replicas[0].quarantined_because
+        return None
+
+    def states(self) -> list[PluginState]:
+        """Return the states of all places."""
+        return [replica.state for replica in self.replicas]
+
+    def failure(self) -> KmsplugError | None:
+        """Return why a process is missing, if one is."""
+        return next((replica.failure for replica in self.replicas if replica.failure), None)
+
+    def last_error(self) -> str | None:
+        """Return why a process failed last."""
+        failures = [replica.last_failure for replica in self.replicas if replica.last_failure]
+        return str(max(failures, key=lambda failure: failure[0])[1]) if failures else None
+
+    def roles(self) -> Iterator[tuple[Replica, ReplicaRole]]:
+        """Yield all processes, those included that come and go, and what they are there for."""
+        for replica in self.replicas:
+            spare = replica.state is PluginState.READY and replica not in self.working
+            yield replica, ReplicaRole.SPARE if spare else ReplicaRole.WORKING
+            if replica.successor is not None:
+                yield replica.successor, ReplicaRole.SUCCESSOR
+        for replica in self._replaced:
+            if replica.state is not PluginState.STOPPED:
+                yield replica, ReplicaRole.RETIRED
+
+    def unavailable(self, message: str, hint: str | None = None) -> PluginUnavailable:
+        """Return the error for a call that got no process, with what is known about the last one."""
+        failure = self.failure()
+        diagnosis = failure.diagnosis if failure else None
+        if failure is None:
+            waiting = (replica.process for replica in self.replicas if replica.state is PluginState.STARTING)
+            diagnosis = next((process.diagnose() for process in waiting if process), None)
+        hints = [f"the last failure: {failure}"] if failure else []
+        error = PluginUnavailable(
+            message,
+            plugin=self.spec.name,
+            diagnosis=diagnosis,
+            hint="; ".join([*hints, *([hint] if hint else [])]) or None,
+        )
+        error.__cause__ = failure
+        return error
+
+    def release(self) -> None:
+        """Start again what is in quarantine; a refused login may be tried once more."""
+        self._login.release()
+        for replica in self._everybody():
+            replica.release()
+
+    def retire(self, reason: str) -> None:
+        """Take no more calls; each process ends when its calls have. While *changed* is held."""
+        self.retired = True
+        for replica in self._everybody():
+            replica.retire(reason)
+
+    def stop(self, deadline: Deadline) -> None:
+        """Stop all processes. Bounded."""
+        run_together(
+            [functools.partial(replica.stop, deadline) for replica in self._everybody()],
+            f"kmsplug-close-{self.spec.name}",
+        )
+
+    @property
+    def outstanding(self) -> int:
+        """How many calls are in flight."""
+        return sum(replica.outstanding for replica in self._everybody())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is left."""
+        return all(replica.state is PluginState.STOPPED for replica in self._everybody())
+
+    def _everybody(self) -> list[Replica]:
+        successors = [replica.successor for replica in self.replicas if replica.successor is not None]
+        return [*self.replicas, *successors, *self._replaced]
+
+    def _moved(self, reason: str) -> None:
+        """After the state of a process has changed."""
+        for index, replica in enumerate(self.replicas):
+            successor = replica.successor
+            if successor is not None and successor.state is PluginState.READY and not self.retired:
+                self.replicas[index], replica.successor = successor, None
+                self._replaced = [old for old in self._replaced if old.state is not PluginState.STOPPED]
+                self._replaced.append(replica)
+                self._choose()
+                replica.retire("replaced")  # comes here again, with nothing to replace
+        self._choose()
+        self._report(self, reason)
+
+    def _choose(self) -> None:
+        ready = [replica for replica in self.replicas if replica.state is PluginState.READY]
+        self.working = tuple(ready[: self.spec.settings.processes])
+
+    def _recycle_one(self) -> None:
+        """On the supervisor's thread, now and then: begin to replace a process that is due, one at a time."""
+        with self._changed:
+            if self.retired:
+                return
+            busy = any(replica.successor is not None for replica in self.replicas)
+            candidates = [] if busy else [r for r in self.replicas if r.state is PluginState.READY]
+        for replica in candidates:
+            if (reason := self._due(replica)) is not None:
+                self._replace(replica, reason)
+                break
+        self._supervisor.submit(self._recycle_one, _SAMPLE_S)
+
+    def _replace(self, replica: Replica, reason: str) -> None:
+        with self._changed:
+            if self.retired:
+                return
+            successor = replica.successor = Replica(self._shared, restarts=replica.restarts + 1)
+        self._log.info("process %s is replaced: %s", replica.process and replica.process.pid, reason)
+        successor.start()
+
+    def _due(self, replica: Replica) -> str | None:
+        """Return why a process is to be replaced, if it is."""
+        limits = self.spec.settings.recycle
+        process = replica.process
+        if limits is None or process is None:
+            return None
+        age_s = time.monotonic() - replica.ready_since
+        if limits.calls is not None and replica.calls >= limits.calls:
+            return f"it was given {replica.calls} calls"
+        if limits.age_s is not None and age_s >= limits.age_s:
+            return f"it has run for {age_s:.0f} s"
+        if limits.rss_bytes is not None and age_s >= _SETTLED_S:
+            usage = process.usage()
+            if usage is not None and usage.rss_bytes > limits.rss_bytes:
+                return f"it uses {usage.rss_bytes} bytes"
+        return None

@@ -1,0 +1,72 @@
+"""A reload: new processes are started beside the old ones, and either all of them take over or none."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from ._deadline import Deadline
+from ._fleet import Fleet
+from ._launch import PluginSpec
+from ._plugin import Plugin
+from ._supervisor import run_together
+
+_UNDO_S: Final = 4.0  # for processes that are not wanted after all to end by themselves
+
+
+class Changeover:
+    """From the plugins that run to those of another configuration.
+
+    Args:
+        running: The plugins that run.
+        specs: The plugins that shall run.
+        make: Returns a plugin that is not started yet, for a name that is new.
+    """
+
+    def __init__(
+        self,
+        running: Mapping[str, Plugin],
+        specs: Sequence[PluginSpec],
+        make: Callable[[PluginSpec], Plugin],
+    ) -> None:
+        self._running = running
+        self._specs = specs
+        self._make = make
+        self._prepared: list[tuple[Plugin, Fleet]] = []
+        self._added: list[Plugin] = []
+
+    def prepare(self, deadline: Deadline) -> None:
+        """Start everything that is new and wait until it is ready; after an error nothing of it is left.
+
+        Raises:
+            KmsplugError: A process did not start.
+        """
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self.undo)
+            for spec in self._specs:
+                plugin = self._running.get(spec.name)
+                if plugin is None:
+                    plugin = self._make(spec)
+                    self._added.append(plugin)
+                    plugin.start()
+                else:
+                    self._prepared.append((plugin, plugin.prepare(spec)))
+            for _, fleet in self._prepared:
+                fleet.wait_ready(deadline)
+            for plugin in self._added:
+                plugin.wait_ready(deadline)
+            on_failure.pop_all()
+
+    def commit(self) -> dict[str, Plugin]:
+        """Let the new processes do the work, and return all plugins by name."""
+        for plugin, fleet in self._prepared:
+            plugin.adopt(fleet)
+        plugins = [plugin for plugin, _ in self._prepared] + self._added
+        return {plugin.name: plugin for plugin in plugins}
+
+    def undo(self) -> None:
+        """Stop what was started. Bounded."""
+        deadline = Deadline.after(_UNDO_S)
+        drops = [partial(plugin.drop, fleet, deadline) for plugin, fleet in self._prepared]
+        closes = [partial(plugin.close, deadline) for plugin in self._added]
+        run_together([*drops, *closes], "kmsplug-undo")
