@@ -13,7 +13,8 @@ COMMAND = [sys.executable, "-m", "kmsplug_plugins.mock"]
 SPARED: list[dict[str, Any]] = [
     {"operations": ["*"], "key_algorithm": algorithm}
     for algorithm in (
-        "AES_128_GCM", "RSA_2048", "RSA_3072", "RSA_4096", "EC_P384", "EC_P521", "HMAC_SHA_384", "HMAC_SHA_512",
+        "AES_128_GCM", "RSA_2048", "RSA_3072", "RSA_4096", "EC_P384", "EC_P521", "HMAC_SHA_384",
+        "HMAC_SHA_512",
     )
 ]  # fmt: skip
 
