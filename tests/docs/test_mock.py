@@ -3,17 +3,17 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from kmsplug_host.config import Settings
 from kmsplug_plugins.mock.config import MockConfig
 from kmsplug_plugins.mock.pytest_plugin import MockProvider
-from kmsplug_plugins.mock.scenario import Gap, Match, Scenario
+from kmsplug_plugins.mock.scenario import Gap, Match, Rule, Scenario
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "drivers" / "mock.md").read_text(encoding="utf-8")
 CONFIGURATION, *SCENARIOS = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
-EFFECTS = {kind.model_fields["effect"].annotation.__args__[0]: kind for kind in Match.__subclasses__()}  # type: ignore[union-attr]
+EFFECTS = {kind.model_fields["effect"].annotation.__args__[0]: kind for kind in get_args(get_args(Rule)[0])}
 
 
 def rows(*names: str) -> str:
