@@ -16,9 +16,11 @@ from .client import Host
 from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
 from .keystore import Keystore
+from .resilience import BreakerState, KeystoreStats
 from .shims.envelope_types import Context, Opened, Seal, Sealed, Unseal
 
 __all__ = [
+    "BreakerState",
     "Context",
     "Health",
     "Host",
@@ -27,6 +29,7 @@ __all__ = [
     "KeyUsage",
     "Keystore",
     "KeystoreError",
+    "KeystoreStats",
     "KmsplugError",
     "Mechanism",
     "Opened",

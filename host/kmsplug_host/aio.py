@@ -19,6 +19,7 @@ from ._status import PluginStatus
 from ._workers import Workers, shielded
 from .client import Host
 from .health import Health
+from .resilience import KeystoreStats
 from .shims.envelope_types import Context, Opened, Progress, Sink, Source, Unseal
 
 __all__ = ["AsyncHost", "AsyncKeystore"]
@@ -109,6 +110,10 @@ class AsyncHost:
     def plugins(self) -> tuple[PluginStatus, ...]:
         """Return a snapshot of every plugin."""
         return self._host.plugins()
+
+    def stats(self) -> tuple[KeystoreStats, ...]:
+        """Return a snapshot of every keystore. See `Host.stats`."""
+        return self._host.stats()
 
     async def health(
         self,

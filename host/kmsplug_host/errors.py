@@ -75,10 +75,12 @@ class Attempt:
     Attributes:
         code: How it ended.
         elapsed_s: Seconds from the start of the call to its end.
+        slept_s: Seconds that were waited after it, before the next one.
     """
 
     code: ErrorCode
     elapsed_s: float
+    slept_s: float = 0.0
 
 
 class KmsplugError(Exception):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import kmsplug_protocol as wire
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -106,7 +106,7 @@ def once(method: Any) -> Any:
         with self.changing:
             known = self.changed.get(request.change_key)
             if known is not None:
-                return self.described(self.find(known))
+                return cast(wire.Key, self.described(self.find(known)))
             key: wire.Key = method(self, request)
             if request.change_key is not None:
                 self.changed[request.change_key] = key.key_id
