@@ -30,6 +30,16 @@ def test_notes_come_back(kmsplug_mock: MockProvider) -> None:
     assert notes.all() == ["buy milk"]
 
 
+def test_a_busy_keystore_is_waited_for_and_nobody_notices(kmsplug_mock: MockProvider) -> None:
+    notes = Notes(kmsplug_mock.keystore, "acme")
+    kmsplug_mock.play({"effect": "throttle", "operations": ["crypto.*"], "times": 2, "retry_after_ms": 10})
+
+    notes.add("buy milk")
+
+    assert kmsplug_mock.calls("crypto.encrypt") == 3
+    assert notes.all() == ["buy milk"]
+
+
 def test_a_keystore_that_throttles_for_too_long_costs_a_note_and_nothing_else(
     kmsplug_mock: MockProvider,
 ) -> None:

@@ -29,4 +29,4 @@ def test_the_tested_application_passes_its_tests(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, timeout=120, check=False)
 
     assert done.returncode == 0, done.stdout.decode()
-    assert "4 passed" in done.stdout.decode()
+    assert "5 passed" in done.stdout.decode()

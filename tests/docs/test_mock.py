@@ -53,3 +53,12 @@ def test_the_fixture_has_the_members_of_the_table() -> None:
     named: list[Any] = [name for cell in first_column for name in re.findall(r"`([a-z_]+)", cell)]
 
     assert {name for name in vars(MockProvider) if not name.startswith("_")} - {"close"} <= set(named)
+
+
+def test_the_example_of_the_fixture_passes(kmsplug_mock: MockProvider) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    names: dict[str, Any] = {}
+
+    exec(program, names)  # noqa: S102 - what a reader would copy
+    (test,) = (value for name, value in names.items() if name.startswith("test_"))
+    test(kmsplug_mock)
