@@ -39,8 +39,9 @@ from .scenario import (
 )
 
 _SERVICE: Final = "mock"
-_FORGETS: Final = (
-    "the scenario crashes, and without a state_file every start begins with no keys and no counts"
+_ENDS: Final = (
+    "the scenario crashes the driver, and without a state_file the keystore ends with it: "
+    "a host takes no other in its place"
 )
 
 _Mock = TypeVar("_Mock", bound=type[Driver[Any]])
@@ -95,12 +96,12 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
             self._journal.open()
             self._store.begin()
             identity = f"mock:{self._store.store_id.hex()}"
-        forgets = config.state_file is None and any(isinstance(rule, Crash) for rule in scenario.rule)
+        ends = config.state_file is None and any(isinstance(rule, Crash) for rule in scenario.rule)
         return ConfigureResult(
             identity=identity,
             key_namespace=(KEY_NAMESPACE,),
             capabilities=self._gaps.left if scenario.gap else None,
-            warnings=(_FORGETS,) if forgets else (),
+            warnings=(_ENDS,) if ends else (),
         )
 
     def health(self, depth: HealthDepth) -> Sequence[HealthCheck]:

@@ -8,7 +8,7 @@ import hashlib
 import math
 from fnmatch import fnmatchcase
 from statistics import NormalDist
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from kmsplug_protocol import (
     KEYSTORE_API,
@@ -42,9 +42,6 @@ class _Table(BaseModel):
 class Match(_Table):
     """When a rule has its turn: among the calls of its operations, by number, interval and chance."""
 
-    ends_call: ClassVar[bool] = False
-    """Whether the call is over with it, so that later rules do not see the call."""
-
     operations: tuple[str, ...] = Field(
         default=("key.*", "crypto.*", "keystore.*"),
         min_length=1,
@@ -59,6 +56,11 @@ class Match(_Table):
     def _names_operations(self) -> Self:
         _check_operations(self.operations)
         return self
+
+    @property
+    def ends_call(self) -> bool:
+        """Whether the request is not carried out any more, and later rules do not see the call."""
+        return False
 
     def concerns(self, operation: str) -> bool:
         """Tell whether a call of this operation counts."""
@@ -80,17 +82,32 @@ class Match(_Table):
         )
 
 
+class _BeforeOrAfter(Match):
+    """A rule that comes before the request is carried out, in its place, or after it."""
+
+    when: Literal["before", "after"]
+
+    @property
+    def ends_call(self) -> bool:
+        """Whether it comes in place of the request."""
+        return self.when == "before"
+
+
 class Throttle(Match):
     """The provider says that it was called too often."""
 
-    ends_call = True
     effect: Literal["throttle"]
     retry_after_ms: int | None = Field(
         default=None, ge=0, le=_MAX_MS, description="Its hint when to come again; absent: none."
     )
 
+    @property
+    def ends_call(self) -> bool:
+        """Always: a throttled request is not looked at."""
+        return True
 
-class Fail(Match):
+
+class Fail(_BeforeOrAfter):
     """The provider fails with a code."""
 
     effect: Literal["fail"]
@@ -103,11 +120,6 @@ class Fail(Match):
     retry_after_ms: int | None = Field(default=None, ge=0, le=_MAX_MS, description="The provider's hint.")
     vendor_code: str | None = Field(default=None, max_length=256, description="The provider's own code.")
     http_status: int | None = Field(default=None, ge=100, le=599, description="The provider's HTTP status.")
-
-    @property
-    def ends_call(self) -> bool:  # type: ignore[override]  # of the others it is known without looking
-        """Whether the call does not come to be made."""
-        return self.when == "before"
 
 
 class Delay(Match):
@@ -145,18 +157,13 @@ class Delay(Match):
         return min(ms, _MAX_MS) / 1000
 
 
-class LoseReply(Match):
+class LoseReply(_BeforeOrAfter):
     """The answer never comes."""
 
     effect: Literal["lose_reply"]
     when: Literal["before", "after"] = Field(
         default="after", description="`after` the request was carried out, or `before`."
     )
-
-    @property
-    def ends_call(self) -> bool:  # type: ignore[override]
-        """Whether the call does not come to be made."""
-        return self.when == "before"
 
 
 class AnswerTwice(Match):
@@ -165,18 +172,13 @@ class AnswerTwice(Match):
     effect: Literal["answer_twice"]
 
 
-class Crash(Match):
+class Crash(_BeforeOrAfter):
     """The driver process is killed."""
 
     effect: Literal["crash"]
     when: Literal["before", "after"] = Field(
         default="before", description="`before` the request was carried out, or `after`."
     )
-
-    @property
-    def ends_call(self) -> bool:  # type: ignore[override]
-        """Whether the call does not come to be made."""
-        return self.when == "before"
 
 
 class Lag(Match):
@@ -190,7 +192,7 @@ class SetState(Match):
     """Somebody else changes the state of the key that the call names, just before it."""
 
     effect: Literal["set_state"]
-    state: KeyState = Field(
+    state: Literal[KeyState.ACTIVE, KeyState.SUSPENDED, KeyState.DEACTIVATED, KeyState.COMPROMISED] = Field(
         default=KeyState.SUSPENDED, description="As `key.set_state` takes it; SUSPENDED is disabled."
     )
 

@@ -38,6 +38,7 @@ def refused(scenario: Table) -> dict[str, Any]:
         ({"rule": [{"effect": "delay", "ms": 1, "exponential_ms": 1}]}, "scenario.rule.0.delay"),
         ({"rule": [{"effect": "delay", "uniform_ms": [2, 1]}]}, "scenario.rule.0.delay"),
         ({"rule": [{"effect": "lag"}]}, "scenario.rule.0.lag.calls"),
+        ({"rule": [{"effect": "set_state", "state": "DESTROYED"}]}, "scenario.rule.0.set_state.state"),
         ({"gap": [{}]}, "scenario.gap.0.operations"),
         ({"gap": [{"operations": ["key.*"], "max_input_bytes": 9}]}, "scenario.gap.0"),
     ],

@@ -146,6 +146,13 @@ def test_settings_that_cannot_be_kept_are_refused_by_name(config: dict[str, Any]
     assert error["data"]["path"] == path
 
 
+def test_in_memory_each_start_is_another_keystore_and_with_a_state_file_the_same(tmp_path: Path) -> None:
+    kept = {"state_file": str(tmp_path / "state")}
+
+    assert _identity({}) != _identity({})
+    assert _identity(kept) == _identity(kept)
+
+
 def test_a_dry_run_makes_no_file(tmp_path: Path) -> None:
     with run_driver(MockDriver) as client:
         client.call("plugin.initialize", {"protocol_versions": ["1"], "host": {"name": "t", "version": "0"}})
@@ -165,6 +172,13 @@ def test_a_scenario_that_crashes_without_a_state_file_is_warned_about() -> None:
         (warning,) = client.call("plugin.configure", {"config": config})["result"]["warnings"]
 
     assert "state_file" in warning
+
+
+def _identity(config: dict[str, Any]) -> str:
+    with run_driver(MockDriver) as client:
+        client.call("plugin.initialize", {"protocol_versions": ["1"], "host": {"name": "t", "version": "0"}})
+        identity: str = client.call("plugin.configure", {"config": config})["result"]["identity"]
+    return identity
 
 
 def _refused(config: dict[str, Any]) -> dict[str, Any]:
