@@ -39,6 +39,7 @@ conformance: $(VENV)/.runtime ## run the conformance core on the local driver
 
 bench: $(VENV)/.bench ## what a call costs, beside Python gRPC and the MCP SDK (an environment of its own)
 	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
+	@$(VENV)/bench/bin/python benchmarks/recovery.py
 
 docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, the asynchronous methods
 	@$(BIN)/python -m kmsplug_protocol.schema protocol

@@ -1,7 +1,7 @@
 """How long a killed driver is missed: from SIGKILL under load to the first good answer of another process.
 
-Each sample has a host of its own, so that it is always the first restart, which has no backoff. Counted is the
-first answer to a call that began after the kill, so the killed process cannot have given it.
+Each sample has a host of its own, so that it is always the first restart, which has no backoff. Counted is
+the first answer to a call that began after the kill, so the killed process cannot have given it.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from kmsplug_host import Host, Keystore, PluginState
 from rich.console import Console
@@ -43,7 +43,7 @@ class Load:
         self._answers: list[tuple[float, float]] = []
         self._threads = [threading.Thread(target=self._call) for _ in range(CALLERS)]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

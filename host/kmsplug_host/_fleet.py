@@ -4,8 +4,8 @@ Of the places, the first so many that are ready work, in their order; the others
 promote a spare: the moment a working process is lost, the next ready one is among the first.
 """
 
+import contextlib
 import functools
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,12 +48,12 @@ class Fleet:
         self._supervisor = supervisor
         self._changed = changed
         self._report = report
-        self._log = logging.getLogger(f"kmsplug.plugin.{spec.name}")
         self._login = Login(spec, version)
-        self._shared = Shared(spec, self._login, supervisor, changed, self._moved)
+        self._shared = Shared(spec, self._login, supervisor, changed, self._moved, self._is_covered)
         self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
         self.working: tuple[Replica, ...] = ()
         self._replaced: list[Replica] = []
+        self._awaits_release = False
         self.retired = False
 
     def start(self) -> None:
@@ -178,7 +178,30 @@ class Fleet:
                 self._choose()
                 replica.retire("replaced")  # comes here again, with nothing to replace
         self._choose()
+        if not self._awaits_release and self.spec.release_file is not None and self._is_quarantined():
+            self._awaits_release = True
+            self._supervisor.submit(functools.partial(self._look_for_release, time.time_ns()), _SAMPLE_S)
         self._report(self, reason)
+
+    def _look_for_release(self, since_ns: int) -> None:
+        """On the supervisor's thread, while a process is in quarantine: see whether an operator ends that."""
+        path = self.spec.release_file
+        with self._changed:
+            self._awaits_release = self._is_quarantined() and not self.retired
+            if not self._awaits_release or path is None:
+                return
+        now_ns = time.time_ns()
+        with contextlib.suppress(OSError):  # it is not there
+            if path.stat().st_mtime_ns >= since_ns:
+                since_ns = now_ns
+                self.release()
+        self._supervisor.submit(functools.partial(self._look_for_release, since_ns), _SAMPLE_S)
+
+    def _is_quarantined(self) -> bool:
+        return any(replica.state is PluginState.QUARANTINED for replica in self._everybody())
+
+    def _is_covered(self) -> bool:
+        return len(self.working) >= self.spec.settings.processes
 
     def _choose(self) -> None:
         ready = [replica for replica in self.replicas if replica.state is PluginState.READY]
@@ -189,20 +212,22 @@ class Fleet:
         with self._changed:
             if self.retired:
                 return
+            self._supervisor.submit(self._recycle_one, _SAMPLE_S)
             busy = any(replica.successor is not None for replica in self.replicas)
             candidates = [] if busy else [r for r in self.replicas if r.state is PluginState.READY]
         for replica in candidates:
             if (reason := self._due(replica)) is not None:
                 self._replace(replica, reason)
                 break
-        self._supervisor.submit(self._recycle_one, _SAMPLE_S)
 
     def _replace(self, replica: Replica, reason: str) -> None:
         with self._changed:
             if self.retired:
                 return
-            successor = replica.successor = Replica(self._shared, restarts=replica.restarts + 1)
-        self._log.info("process %s is replaced: %s", replica.process and replica.process.pid, reason)
+            pid = replica.process.pid if replica.process else None
+            instead = f"process {pid}: {reason}"
+            successor = Replica(self._shared, restarts=replica.restarts + 1, instead=instead)
+            replica.successor = successor
         successor.start()
 
     def _due(self, replica: Replica) -> str | None:

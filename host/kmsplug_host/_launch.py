@@ -46,6 +46,7 @@ class PluginSpec:
         launch: What to run.
         folder: What relative paths in its settings are relative to.
         where: Where its table stands, for errors: ``plugins.toml: plugins.main``.
+        release_file: What ends its quarantine when it is touched.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PluginSpec:
     launch: Launch
     folder: Path
     where: str
+    release_file: Path | None = None
 
 
 def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
@@ -66,7 +68,8 @@ def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
         if name in names:
             where = f"{source.name}: plugins.{name}"
             launch = _prepare_launch(settings, source.folder, where)
-            specs.append(PluginSpec(name, settings, launch, source.folder, where))
+            release_file = source.release_file(name)
+            specs.append(PluginSpec(name, settings, launch, source.folder, where, release_file))
     return specs
 
 

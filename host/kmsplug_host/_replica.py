@@ -14,9 +14,10 @@ The whole machine::
           QUARANTINED                                  DRAINING -----> STOPPED
                                                                  calls ended
 
-Any state may be retired. A process that is given up is DRAINING until it has ended, which takes the time
+Any state may be retired. A process that is given up is started again when it has ended, which takes the time
 between SIGTERM and SIGKILL at most. Processes are started on the supervisor's thread, the handshake is done
-on one of its own, and the end is reported on the reading thread of the connection.
+on one of its own, and the end is reported on the reading thread of the connection. Nothing is logged on the
+supervisor's thread where that can be avoided: an application's handler may take its time.
 """
 
 import functools
@@ -48,10 +49,11 @@ from .errors import (
 
 START_DEADLINE_S: Final = 30.0  # from the start of a process to its answer to plugin.configure
 _STOP_S: Final = 4.0  # for a process without calls to end by itself
+_REFILL_DELAY_S: Final = 0.1  # a start takes a processor, which the spare that takes over needs now
 _NO_THREAD_DELAY_S: Final = 1.0  # before the next try where the system has no thread for us
 
 _CRASHES: Final = (PluginCrashed, ProtocolViolation)
-_SERVING: Final = (PluginState.READY, PluginState.DRAINING)
+_SERVED: Final = (PluginState.READY, PluginState.BACKOFF)  # the latter where it was given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Shared:
         supervisor: Starts them.
         changed: Guards their state; notified when it changes.
         report: Called with the reason after a state has changed, while ``changed`` is held.
+        covered: Whether enough processes work without the one that is missing.
     """
 
     spec: PluginSpec
@@ -71,14 +74,22 @@ class Shared:
     supervisor: Supervisor
     changed: threading.Condition
     report: Callable[[str], None]
+    covered: Callable[[], bool]
 
 
 class Replica:
-    """One place for a process. What is not a method is read and written while `Shared.changed` is held."""
+    """One place for a process. What is not a method is read and written while `Shared.changed` is held.
 
-    def __init__(self, shared: Shared, *, restarts: int = 0) -> None:
+    Args:
+        shared: What it shares with the plugin's others.
+        restarts: How often the place had a new process already.
+        instead: What it replaces and why, for the log.
+    """
+
+    def __init__(self, shared: Shared, *, restarts: int = 0, instead: str | None = None) -> None:
         settings = shared.spec.settings
         self._shared = shared
+        self._instead = instead
         self._log = logging.getLogger(f"kmsplug.plugin.{shared.spec.name}")
         self.policy = RestartPolicy(settings.max_crashes, settings.crash_window_s)
         self.state = PluginState.STARTING
@@ -232,6 +243,9 @@ class Replica:
     def _ready(self, connection: Connection, opened: Opened) -> None:
         for warning in opened.warnings if self.restarts == 0 else ():
             self._log.warning("driver says: %s", warning)
+        if self._instead is not None:
+            self._log.info("replaced %s", self._instead)
+            self._instead = None
         give_up = functools.partial(self._give_up, connection)
         shared = self._shared
         watchdog = Watchdog(
@@ -254,15 +268,14 @@ class Replica:
         """On the supervisor's thread: end a process that does not answer, and send nothing more to it."""
         with self._shared.changed:
             if self.connection is connection and self.state is PluginState.READY:
-                self._go(PluginState.DRAINING, reason)
-        self._log.error("the driver is ended: %s", reason)
+                self._go(PluginState.BACKOFF, reason)
         self._on_a_thread(functools.partial(connection.give_up, reason), "stop")
 
     def _ended(self, connection: Connection) -> None:
         """On the reading thread, after the process has ended."""
         with self._shared.changed:
             # One during the handshake is reported by whoever does that.
-            served = self.connection is connection and self.state in _SERVING and not self.retired
+            served = self.connection is connection and self.state in _SERVED and not self.retired
             lived_s = time.monotonic() - self.ready_since
         failure = connection.failure()
         if served and failure is not None:
@@ -283,6 +296,7 @@ class Replica:
             if not retired and delay is not None:
                 self.restarts += 1
                 self._go(PluginState.BACKOFF, str(failure))
+                delay = max(delay, _REFILL_DELAY_S if self._shared.covered() else 0.0)
             elif not retired:
                 why = "refuses to work" if final else f"crashed {self.policy.limit}"
                 self.quarantined_because = f"the driver {why}"

@@ -7,7 +7,7 @@ the extra ``async`` (anyio). Cancelling a task cancels its call in the driver.
     ...     sealed = await host.keystore("local").encrypt(key_id, b"secret")
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from kmsplug_protocol import Capability, Key
 
 from ._async_operations import AsyncOperations
+from ._events import PluginEvent
 from ._status import PluginStatus
 from ._workers import Workers, shielded
 from .client import Host
@@ -114,6 +115,19 @@ class AsyncHost:
     def stats(self) -> tuple[KeystoreStats, ...]:
         """Return a snapshot of every keystore. See `Host.stats`."""
         return self._host.stats()
+
+    async def reload(self, source: str | Path | Mapping[str, Any] | None = None) -> None:
+        """Go over to new processes, and to what the configuration is now. See `Host.reload`."""
+        with shielded():
+            await Workers(1).run(self._host.reload, source)
+
+    def release(self, plugin: str) -> None:
+        """Start again what is in quarantine. See `Host.release`."""
+        self._host.release(plugin)
+
+    def subscribe(self, callback: Callable[[PluginEvent], object]) -> Callable[[], None]:
+        """Call *callback* with every change of a plugin's state, on another thread. See `Host.subscribe`."""
+        return self._host.subscribe(callback)
 
     async def health(
         self,

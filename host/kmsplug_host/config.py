@@ -168,6 +168,7 @@ class Source(BaseModel):
         settings: The parsed file.
         name: What error messages call it.
         folder: What relative paths are relative to.
+        path: The file, if it is one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -175,6 +176,14 @@ class Source(BaseModel):
     settings: Settings
     name: str
     folder: Path
+    path: Path | None = None
+
+    def release_file(self, plugin: str) -> Path | None:
+        """Return what ends a quarantine of a plugin when it is touched: a file beside this one.
+
+        Who can write there can change the configuration as well, so this gives nobody a new power.
+        """
+        return self.path and self.path.with_name(f"{self.path.name}.release-{plugin}")
 
 
 def load(source: str | Path | Mapping[str, Any]) -> Source:
@@ -197,7 +206,10 @@ def load(source: str | Path | Mapping[str, Any]) -> Source:
     except ValueError:
         raise ConfigurationError(f"{str(path)!r}: not a path") from None
     return Source(
-        settings=_validate(_parse(data, path), str(path)), name=str(path), folder=path.resolve().parent
+        settings=_validate(_parse(data, path), str(path)),
+        name=str(path),
+        folder=path.resolve().parent,
+        path=path.absolute(),
     )
 
 

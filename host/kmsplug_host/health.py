@@ -89,19 +89,19 @@ class DeepChecks:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._watched: set[str] = set()
+        self._watched: set[Plugin] = set()
 
     def watch(self, plugin: Plugin) -> None:
         """Check this plugin from now on, if its settings say so, until it is closed."""
         interval = plugin.settings.deep_check_s
-        if interval is not None and plugin.name not in self._watched:
-            self._watched.add(plugin.name)
+        if interval is not None and plugin not in self._watched:
+            self._watched.add(plugin)
             self._supervisor.submit(functools.partial(self._begin, plugin), interval)
 
     def _begin(self, plugin: Plugin) -> None:
         interval = plugin.settings.deep_check_s
         if interval is None or plugin.closed:
-            self._watched.discard(plugin.name)
+            self._watched.discard(plugin)
             return
         check = functools.partial(check_health, plugin, deep=True, timeout=None)
         # With no thread to be had, the check is left out this time.

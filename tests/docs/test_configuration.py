@@ -5,7 +5,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from kmsplug_host.config import KeystoreSettings, PluginSettings, Settings
+from kmsplug_host import PluginState
+from kmsplug_host.config import KeystoreSettings, PluginSettings, RecycleSettings, Settings
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
@@ -15,6 +16,11 @@ def test_every_key_is_documented(model: type[PluginSettings | KeystoreSettings])
     documented = set(re.findall(r"^\| `([a-z_]+)`", TEXT, re.MULTILINE))
 
     assert set(model.model_fields) <= documented
+
+
+def test_every_limit_of_recycling_and_every_state_is_documented() -> None:
+    for name in (*RecycleSettings.model_fields, *PluginState):
+        assert f"`{name}`" in TEXT
 
 
 def test_the_example_is_a_valid_configuration() -> None:

@@ -1,4 +1,4 @@
-"""Crash loops end in quarantine, with a diagnosis; a release or a reload ends that. Events tell of all of it."""
+"""Crash loops end in quarantine, with a diagnosis; a release ends that. Events tell of all of it."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ import pytest
 from kmsplug_host import Host, PluginEvent, PluginState
 from kmsplug_host.errors import ConfigurationError, PluginCrashed, PluginUnavailable
 from process.test_host_crash import refusal
+from support.cli import Cli
 from support.events import heard
 from support.host import LONG_S, Bad, bad_driver, bench, logged, misbehaving, wait_for_end, wait_until
 
@@ -81,6 +82,32 @@ def test_a_release_of_what_works_changes_nothing_and_of_what_is_unknown_is_refus
 
         assert len(bad.keystore.random(8)) == 8
         assert bad.pid == pid
+
+
+def test_an_operator_releases_a_plugin_of_a_running_application_by_command(tmp_path: Path) -> None:
+    table = misbehaving(tmp_path, "good", max_crashes=0)
+    cli = Cli.new(tmp_path, "[plugins.bad]\n" + "".join(f"{k} = {v!r}\n" for k, v in table.items()))
+    with bench(tmp_path) as (journal, gate), Host.open(tmp_path / "plugins.toml") as host:
+        bad = Bad(host, journal, gate)
+        for starts in (2, 3):
+            os.kill(bad.pid, signal.SIGKILL)
+            wait_until(lambda: is_in(bad, "QUARANTINED"), "quarantine")
+            touched = cli.json("plugin", "release", "bad")["touched"]
+            journal.wait_for("plugin.configure", starts)
+            wait_until(lambda: is_in(bad, "READY"), "the next process")
+
+        assert touched == str(tmp_path / "plugins.toml.release-bad")
+        os.kill(bad.pid, signal.SIGKILL)  # what was touched before does not release what is caught later
+        wait_until(lambda: is_in(bad, "QUARANTINED"), "quarantine")
+        host.close()
+        assert len(journal.all("start")) == 3
+
+
+def test_the_command_refuses_to_release_what_the_configuration_does_not_name(tmp_path: Path) -> None:
+    cli = Cli.new(tmp_path)
+
+    assert "no plugin 'other', there are: local" in cli.error("plugin", "release", "other", code=2)["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plugins.toml"]
 
 
 def test_one_process_in_quarantine_leaves_the_others_working(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Processes that are replaced: by a spare when they die, by a successor when they are due. No call notices."""
+"""Processes are replaced: by a spare when they die, by a successor when they are due. No call notices."""
 
 import os
 import signal

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 from kmsplug_protocol import KEYSTORE_API
 
+from kmsplug_host._handshake import FINAL
 from kmsplug_host._launch import available_drivers
+from kmsplug_host._status import PluginState
 from kmsplug_host.client import Host
 from kmsplug_host.config import load
 from kmsplug_host.errors import ConfigurationError, KmsplugError
@@ -30,6 +32,7 @@ class _Look:
     driver: str | None
     identity: str | None
     error: KmsplugError | None
+    supervision: PluginState
 
     @property
     def state(self) -> str:
@@ -40,6 +43,7 @@ class _Look:
     def document(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         found: dict[str, Any] = {"name": self.name, "program": self.program, "state": self.state}
+        found["supervision"] = self.supervision
         if self.driver:
             found |= {"driver": self.driver, "identity": self.identity}
         if self.health is not None:
@@ -121,6 +125,30 @@ def check(context: typer.Context, name: _Name) -> None:
     _report(context, [_look(context, name, deep=True)], detailed=True)
 
 
+@app.command("release")
+def release(context: typer.Context, name: _Name) -> None:
+    """Let running applications start a plugin again that they hold in quarantine.
+
+    It touches a file beside the configuration, which every application that opened it looks at, within 2 s,
+    while the plugin is in quarantine. A credential that was rejected is tried once more by each of them.
+
+    Example: kmsplug plugin release hsm
+    """
+    source = load(find_config(context.obj))
+    path = source.release_file(name)
+    if name not in source.settings.plugins or path is None:
+        raise ConfigurationError(f"no plugin {name!r}, there are: {', '.join(_names(context))}")
+    try:
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    options: Options = context.obj
+    if options.json:
+        _output.print_json({"name": name, "touched": str(path)})
+    else:
+        _output.note(f"released: {name}, by {path}")
+
+
 def health(
     context: typer.Context,
     deep: Annotated[bool, typer.Option("--deep", help="Encrypt and decrypt with each plugin.")] = False,
@@ -140,8 +168,10 @@ def _look(context: typer.Context, name: str, *, deep: bool) -> _Look:
             found = host.health(name, deep=deep)
             status = host.plugins()[0]
     except KmsplugError as error:
-        return _Look(name, program, None, None, None, error)
-    return _Look(name, program, found, status.driver, status.identity, None)
+        refused = error.code in FINAL
+        state = PluginState.QUARANTINED if refused else PluginState.BACKOFF
+        return _Look(name, program, None, None, None, error, state)
+    return _Look(name, program, found, status.driver, status.identity, None, status.state)
 
 
 def _report(context: typer.Context, looks: list[_Look], *, detailed: bool = False) -> None:
@@ -149,9 +179,16 @@ def _report(context: typer.Context, looks: list[_Look], *, detailed: bool = Fals
     if options.json:
         _output.print_json({"plugins": [look.document() for look in looks]})
     else:
-        columns = ["PLUGIN", "DRIVER", "STATE", "PING", "IDENTITY"]
+        columns = ["PLUGIN", "DRIVER", "STATE", "SUPERVISION", "PING", "IDENTITY"]
         rows = [
-            (look.name, look.driver or look.program, look.state, _ping(look.health), look.identity or "")
+            (
+                look.name,
+                look.driver or look.program,
+                look.state,
+                look.supervision.value,
+                _ping(look.health),
+                look.identity or "",
+            )
             for look in looks
         ]
         _output.print_table("Plugins", columns, rows)
