@@ -74,7 +74,7 @@ class Bad:
 
 @contextlib.contextmanager
 def bad_driver(
-    folder: Path, mode: str, *arguments: str, keystore: dict[str, Any] | None = None, **settings: Any
+    folder: Path, mode: str, *arguments: str, keystore: Any = None, **settings: Any
 ) -> Iterator[Bad]:
     """Open a host with a bad driver; afterwards nothing may be left of either."""
     configuration = {
