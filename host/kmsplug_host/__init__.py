@@ -17,9 +17,11 @@ from .config import Isolation
 from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
 from .keystore import Keystore
+from .resilience import BreakerState, KeystoreStats
 from .shims.envelope_types import Context, Opened, Seal, Sealed, Unseal
 
 __all__ = [
+    "BreakerState",
     "Context",
     "Health",
     "Host",
@@ -29,6 +31,7 @@ __all__ = [
     "KeyUsage",
     "Keystore",
     "KeystoreError",
+    "KeystoreStats",
     "KmsplugError",
     "Mechanism",
     "Opened",

@@ -26,6 +26,7 @@ from kmsplug_protocol import (
     Origin,
     Protection,
     RandomResult,
+    ReconcileResult,
     ReEncryptResult,
     SharedSecretResult,
     SignResult,
@@ -231,6 +232,14 @@ class AsyncOperations:
     ) -> GetRegionResult:
         """Tell in which region a key lives."""
         return await self._workers.run(self._keystore.get_key_region, key_id, access_data, timeout=timeout)
+
+    async def reconcile(
+        self, method: str, idempotency_key: str, *, key_id: str | None = None, timeout: float | None = None
+    ) -> ReconcileResult:
+        """Ask what became of a change whose ``outcome`` is unknown, where the driver offers that."""
+        return await self._workers.run(
+            self._keystore.reconcile, method, idempotency_key, key_id=key_id, timeout=timeout
+        )
 
     async def generate_data_key(
         self,

@@ -1,13 +1,16 @@
 """How a keystore makes a call: arguments checked, deadline set, errors completed. One place for all."""
 
+import secrets
 from typing import Any, Final, TypeVar
 
-from kmsplug_protocol import BY_WIRE, Model, Outcome
+from kmsplug_protocol import BY_WIRE, Meta, Model, Nature, Outcome
 from pydantic import ValidationError
 
 from ._deadline import Deadline, caller_deadline
 from ._plugin import Plugin
+from .config import KeystoreSettings
 from .errors import InvalidArgument, KmsplugError, ProtocolViolation
+from .resilience import Resilience
 
 _ResultT = TypeVar("_ResultT", bound=Model)
 
@@ -25,12 +28,14 @@ class Calls:
 
     Args:
         name: Name of the keystore, for errors.
+        settings: Its table.
         plugin: The plugin behind it.
     """
 
-    def __init__(self, name: str, plugin: Plugin) -> None:
+    def __init__(self, name: str, settings: KeystoreSettings, plugin: Plugin) -> None:
         self.name = name
         self._plugin = plugin
+        self.resilience = Resilience(name, settings, plugin)
 
     def deadline(self, timeout: float | None) -> Deadline:
         """Return the moment at which a call that begins now must have ended."""
@@ -54,10 +59,17 @@ class Calls:
             arguments: Members of the params.
         """
         deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
+        operation = BY_WIRE[wire]
+        change = None
+        if operation.nature is Nature.MUTATION:
+            change = secrets.token_hex(16)
+            arguments["meta"] = Meta(idempotency_key=change)
         try:
-            answer = self._plugin.call(BY_WIRE[wire], _build(params, arguments), deadline)
+            answer = self.resilience.call(operation, _build(params, arguments), deadline)
         except KmsplugError as error:
             error.add(operation=wire, keystore=self.name, key_id=arguments.get("key_id"))
+            if error.outcome is Outcome.UNKNOWN:
+                error.add(idempotency_key=change)  # `Keystore.reconcile` may tell later
             raise
         assert isinstance(answer, result)  # noqa: S101 - the facade validated it
         return answer

@@ -15,6 +15,11 @@ class Cancellation:
         self._cancelled = False
         self._abort: Callable[[], None] | None = None
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._cancelled
+
     def cancel(self) -> None:
         """End the call in flight, and every later one of the same work as soon as it begins."""
         with self._lock:

@@ -24,6 +24,11 @@ class Deadline:
         """Return the moment *seconds* from now."""
         return cls(time.monotonic() + seconds)
 
+    def within(self, seconds: float) -> "Deadline":
+        """Return the moment *seconds* from now, or this one if it is earlier."""
+        at = time.monotonic() + seconds
+        return self if at >= self.at else Deadline(at)
+
     def remaining_s(self) -> float:
         """Return the seconds left, never negative."""
         return max(0.0, self.at - time.monotonic())

@@ -41,10 +41,9 @@ class FacadeV1:
         """
         correlation_id = f"{_HOST_ID}-{next(_calls)}"
         body = params.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
-        body["meta"] = {
-            "deadline_ms": int(deadline.remaining_s() * 1000),
-            "correlation_id": correlation_id,
-        }
+        meta = body.setdefault("meta", {})
+        meta["deadline_ms"] = int(deadline.remaining_s() * 1000)
+        meta["correlation_id"] = correlation_id
         try:
             response = self.connection.request(operation.wire, body, deadline)
             if "error" in response:

@@ -25,6 +25,8 @@ from kmsplug_protocol import (
     ListVersionsResult,
     Origin,
     Protection,
+    ReconcileParams,
+    ReconcileResult,
     RestoreParams,
     ScheduleDeletionParams,
     SetStateParams,
@@ -304,4 +306,30 @@ class KeyOperations(Calls):
             timeout,
             key_id=key_id,
             access_data=dict(access_data or {}),
+        )
+
+    def reconcile(
+        self,
+        method: str,
+        idempotency_key: str,
+        *,
+        key_id: str | None = None,
+        timeout: float | None = None,
+    ) -> ReconcileResult:
+        """Ask what became of a change whose ``outcome`` is unknown, where the driver offers that.
+
+        Args:
+            method: The operation, as in the error's ``details["operation"]``.
+            idempotency_key: As in the error's ``details["idempotency_key"]``.
+            key_id: The key that it named; none for a create.
+            timeout: Seconds.
+        """
+        return self._call(
+            "key.reconcile",
+            ReconcileParams,
+            ReconcileResult,
+            timeout,
+            method=method,
+            idempotency_key=idempotency_key,
+            key_id=key_id,
         )

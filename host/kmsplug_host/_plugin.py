@@ -1,17 +1,15 @@
 """A plugin: one name of the configuration, called on whichever of its processes is ready.
 
-A call either gets an answer, or a typed error with an honest outcome; what may be repeated is repeated
-once on another process when the first one died. The processes themselves are a `Fleet`'s; a reload puts
-another one in its place, and calls never notice.
+A call either gets an answer, or a typed error with an honest outcome; whether it is repeated is decided
+above, in `resilience`. The processes themselves are a `Fleet`'s; a reload puts another one in its place, and
+calls never notice.
 """
 
 import os
 import threading
-import time
 from collections.abc import Iterator
-from typing import Final
 
-from kmsplug_protocol import Model, Operation, Outcome
+from kmsplug_protocol import Model, Operation
 
 from ._deadline import Deadline
 from ._events import Events
@@ -22,9 +20,7 @@ from ._redaction import Redactor
 from ._replica import Replica
 from ._status import PluginState, PluginStatus, ReplicaRole, overall_state
 from ._supervisor import Supervisor
-from .errors import Attempt, KmsplugError, PluginCrashed, PluginUnavailable, ProtocolViolation
-
-_MAX_CRASH_REPLAYS: Final = 1
+from .errors import PluginUnavailable
 
 
 class Plugin:
@@ -93,40 +89,47 @@ class Plugin:
             raise PluginUnavailable(self._closed or "the driver has never been ready", plugin=self.name)
         return opened
 
-    def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
-        """Make a call on the least busy process.
+    def offers(self, operation: Operation) -> bool:
+        """Tell whether the driver promises an operation."""
+        opened = self._fleet.opened
+        return opened is not None and any(row.operation == operation.wire for row in opened.capabilities)
+
+    def call(
+        self, operation: Operation, params: Model, deadline: Deadline, attempt_s: float | None = None
+    ) -> Model:
+        """Make one attempt of a call on the least busy process.
+
+        Args:
+            operation: What to call.
+            params: With what.
+            deadline: Until when to wait for a process, and for the answer.
+            attempt_s: Seconds to wait for the answer, if the deadline is later; default: until then.
 
         Raises:
             KmsplugError: What the driver refused, or what happened instead of an answer.
         """
-        self._refuse_forked()
-        began = time.monotonic()
-        attempts: tuple[Attempt, ...] = ()
-        may_be_applied = False
-        while True:
-            try:
-                return self._call_once(operation, params, deadline)
-            except KmsplugError as error:
-                error.attempts = attempts
-                if may_be_applied and error.outcome is Outcome.NOT_APPLIED:
-                    error.outcome = Outcome.UNKNOWN  # this attempt did nothing; the one before is not known
-                if not self._may_repeat(error, operation, len(attempts), deadline):
-                    raise
-                may_be_applied = error.outcome is not Outcome.NOT_APPLIED
-                attempts = (*attempts, Attempt(error.code, time.monotonic() - began))
-
-    def _call_once(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
+        self.refuse_forked()
         replica = self._take(deadline)
         try:
             opened = replica.opened
             assert opened is not None  # noqa: S101 - chosen for it
-            return opened.facade.call(operation, params, deadline)
+            limit = deadline if attempt_s is None else deadline.within(attempt_s)
+            return opened.facade.call(operation, params, limit)
         finally:
             self._give_back(replica)
 
+    def refuse_forked(self) -> None:
+        """Raise `PluginUnavailable` in a process other than the one that opened the host."""
+        # Before any lock: one may be held for ever by a thread that the child does not have. And the child's
+        # requests would carry the ids of the parent's, which would then read the answers.
+        if os.getpid() != self._pid:
+            raise PluginUnavailable(
+                "the host was opened in another process", hint="open one in each child after the fork"
+            )
+
     def status(self) -> PluginStatus:
         """Return a snapshot."""
-        self._refuse_forked()
+        self.refuse_forked()
         with self._changed:
             processes = list(self._processes())
             state, fleet = self._state, self._fleet
@@ -145,7 +148,7 @@ class Plugin:
 
     def release(self) -> None:
         """Start again what is in quarantine, whatever the reason was."""
-        self._refuse_forked()
+        self.refuse_forked()
         self._fleet.release()
 
     def note_deep_check(self, *, healthy: bool, reason: str) -> None:
@@ -212,22 +215,6 @@ class Plugin:
             )
         for fleet in fleets:
             fleet.stop(deadline)
-
-    def _refuse_forked(self) -> None:
-        # Before any lock: one may be held for ever by a thread that the child does not have. And the child's
-        # requests would carry the ids of the parent's, which would then read the answers.
-        if os.getpid() != self._pid:
-            raise PluginUnavailable(
-                "the host was opened in another process", hint="open one in each child after the fork"
-            )
-
-    def _may_repeat(
-        self, error: KmsplugError, operation: Operation, attempts: int, deadline: Deadline
-    ) -> bool:
-        """Whether a call whose process died may go to another one."""
-        died = isinstance(error, (PluginCrashed, ProtocolViolation)) and error.diagnosis is not None
-        safe = operation.repeatable or error.outcome is Outcome.NOT_APPLIED
-        return died and safe and attempts < _MAX_CRASH_REPLAYS and not (deadline.passed or self._closed)
 
     def _take(self, deadline: Deadline) -> Replica:
         """Choose the least busy working process; wait for one while there is hope."""

@@ -111,6 +111,7 @@ def from_wire(message: str, data: ErrorData, redactor: Redactor, *, may_have_act
         vendor=vendor,
         causes=tuple(clean(cause, 128) for cause in data.causes),
         retry_after_ms=data.retry_after_ms,
+        credential_renewed=data.credential_renewed or None,
         path=clean(data.path) if data.path else None,
         correlation_id=clean(data.correlation_id, 128) if data.correlation_id else None,
         driver_code=None if kind.code == data.code else clean(data.code, 64),

@@ -280,10 +280,19 @@ class Replica:
         failure = connection.failure()
         if served and failure is not None:
             crashed = connection.given_up is None
-            self._failed(failure, "%s; it is started again", crashed=crashed, lived_s=lived_s)
+            answers = connection.answers
+            self._failed(
+                failure, "%s; it is started again", crashed=crashed, lived_s=lived_s, answers=answers
+            )
 
     def _failed(
-        self, failure: KmsplugError, report: str, *, crashed: bool = False, lived_s: float = 0.0
+        self,
+        failure: KmsplugError,
+        report: str,
+        *,
+        crashed: bool = False,
+        lived_s: float = 0.0,
+        answers: int = 0,
     ) -> None:
         """Note why a process is not there, plan its next start, and log *report*, which names the failure."""
         final = failure.code in FINAL
@@ -292,7 +301,9 @@ class Replica:
             self.failure = failure
             self.last_failure = time.monotonic(), failure
             retired = self.retired
-            delay = None if final else self.policy.next_delay_s(crashed=crashed, lived_s=lived_s)
+            delay = (
+                None if final else self.policy.next_delay_s(crashed=crashed, lived_s=lived_s, answers=answers)
+            )
             if not retired and delay is not None:
                 self.restarts += 1
                 self._go(PluginState.BACKOFF, str(failure))

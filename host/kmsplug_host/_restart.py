@@ -8,6 +8,7 @@ from typing import Final
 _FIRST_DELAY_S: Final = 0.1  # before the second restart in a row; the first one is immediate
 _LONGEST_DELAY_S: Final = 30.0
 _PROVEN_AFTER_S: Final = 10.0  # a process that lived this long begins its backoff anew
+_PROVEN_BY_ANSWERS: Final = 100  # so does one that did so much work: to keep callers waiting would not help
 
 
 class RestartPolicy:
@@ -27,16 +28,17 @@ class RestartPolicy:
         self._crashes: deque[float] = deque()
         self._failures = 0  # in a row
 
-    def next_delay_s(self, *, crashed: bool, lived_s: float) -> float | None:
+    def next_delay_s(self, *, crashed: bool, lived_s: float, answers: int = 0) -> float | None:
         """Note a failure, and return the seconds until the next start. None: there is none any more.
 
         Args:
             crashed: Whether the process itself is to blame.
             lived_s: How long it had been ready.
+            answers: How many calls it had answered.
         """
         if crashed and self._loops():
             return None
-        if lived_s >= _PROVEN_AFTER_S:
+        if lived_s >= _PROVEN_AFTER_S or answers >= _PROVEN_BY_ANSWERS:
             self._failures = 0
         delay = backoff_s(self._failures)
         self._failures += 1

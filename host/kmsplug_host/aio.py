@@ -20,6 +20,7 @@ from ._status import PluginStatus
 from ._workers import Workers, shielded
 from .client import Host
 from .health import Health
+from .resilience import KeystoreStats
 from .shims.envelope_types import Context, Opened, Progress, Sink, Source, Unseal
 
 __all__ = ["AsyncHost", "AsyncKeystore"]
@@ -110,6 +111,10 @@ class AsyncHost:
     def plugins(self) -> tuple[PluginStatus, ...]:
         """Return a snapshot of every plugin."""
         return self._host.plugins()
+
+    def stats(self) -> tuple[KeystoreStats, ...]:
+        """Return a snapshot of every keystore. See `Host.stats`."""
+        return self._host.stats()
 
     async def reload(self, source: str | Path | Mapping[str, Any] | None = None) -> None:
         """Go over to new processes, and to what the configuration is now. See `Host.reload`."""

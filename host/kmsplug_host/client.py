@@ -27,6 +27,7 @@ from .config import load
 from .errors import ConfigurationError, InvalidArgument, PluginUnavailable
 from .health import DeepChecks, Health, check_health
 from .keystore import Keystore, open_bytes, open_stream
+from .resilience import KeystoreStats
 from .shims.envelope_types import Context, Opened, Progress, Sink, Source, Unseal
 
 _DRAIN_S: Final = 4.0  # for calls in flight, then for a driver to end by itself
@@ -224,6 +225,11 @@ class Host:
     def plugins(self) -> tuple[PluginStatus, ...]:
         """Return a snapshot of every plugin."""
         return tuple(plugin.status() for plugin in self._plugins.values())
+
+    def stats(self) -> tuple[KeystoreStats, ...]:
+        """Return a snapshot of every keystore: calls, retries, failures, breaker, load."""
+        self._refuse_forked()
+        return tuple(keystore.resilience.stats() for keystore in self._keystores.values())
 
     def health(self, plugin: str, *, deep: bool = False, timeout: float | None = None) -> Health:
         """Check one plugin, whatever the others do.

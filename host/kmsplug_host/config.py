@@ -147,6 +147,38 @@ class PluginSettings(_Table):
         return self
 
 
+class RetrySettings(_Table):
+    """``retry`` of a keystore: how often a failed call is repeated, and how soon.
+
+    Attributes:
+        max_attempts: Attempts of one call at most; 1: nothing is ever repeated.
+        first_delay_s: Upper bound of the random wait before the second attempt; it doubles with each.
+        max_delay_s: Where it stops to double. A provider's own hint is added to the wait.
+        max_reconnects: How often a call goes to another process because one ended with it in flight.
+        budget: Repetitions that are possible at once, over all calls.
+        budget_per_call: What each new call adds to the budget, up to ``budget``.
+    """
+
+    max_attempts: int = Field(default=16, ge=1, le=1000)
+    first_delay_s: float = Field(default=0.05, gt=0, le=60)
+    max_delay_s: float = Field(default=2.0, gt=0, le=600)
+    max_reconnects: int = Field(default=2, ge=0, le=1000)
+    budget: float = Field(default=100.0, ge=0)
+    budget_per_call: float = Field(default=0.5, ge=0, le=10)
+
+
+class BreakerSettings(_Table):
+    """``breaker`` of a keystore: when it is left alone. Throttling and callers' errors do not count.
+
+    Attributes:
+        failures: Failures in a row that open it; 0: none ever does.
+        cool_down_s: Seconds until one call is let through to see whether the keystore is well again.
+    """
+
+    failures: int = Field(default=5, ge=0)
+    cool_down_s: float = Field(default=1.5, gt=0, le=3600)
+
+
 class KeystoreSettings(_Table):
     """``[keystores.NAME]``: what an application opens under this name.
 
@@ -157,6 +189,11 @@ class KeystoreSettings(_Table):
         allow_raw: Whether provider ciphertexts without an envelope (``format="raw"``) are allowed.
         context: Entries merged into every encryption context; a caller's conflicting value is refused.
         identity: Overrides the identity that the driver reports.
+        attempt_timeout_s: Seconds that one attempt of a call may take; default: a third of its deadline.
+        max_in_flight: Calls at once.
+        max_queued: Calls that may wait for a place; further ones are refused.
+        retry: How failed calls are repeated.
+        breaker: When the keystore is left alone.
     """
 
     plugin: _Name
@@ -165,6 +202,11 @@ class KeystoreSettings(_Table):
     allow_raw: bool = False
     context: dict[str, str] = {}
     identity: str | None = Field(default=None, min_length=1, max_length=256)
+    attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
+    max_in_flight: int = Field(default=64, ge=1)
+    max_queued: int = Field(default=1024, ge=0)
+    retry: RetrySettings = RetrySettings()
+    breaker: BreakerSettings = BreakerSettings()
 
 
 class Settings(_Table):

@@ -76,10 +76,12 @@ class Attempt:
     Attributes:
         code: How it ended.
         elapsed_s: Seconds from the start of the call to its end.
+        slept_s: Seconds that were waited after it, before the next one.
     """
 
     code: ErrorCode
     elapsed_s: float
+    slept_s: float = 0.0
 
 
 class KmsplugError(Exception):
@@ -91,7 +93,7 @@ class KmsplugError(Exception):
         outcome: What is known about the effect of the call.
         hint: What could be done about it; what a driver said reads ``driver says: ...``.
         details: Everything else that is known: operation, plugin, driver, keystore, key_id, key_version,
-            retry_after_ms, path, correlation_id.
+            retry_after_ms, credential_renewed, path, correlation_id, idempotency_key.
         vendor: The provider's own code, message and request id; ``withheld`` says that some of it could
             have been an oracle or quoted a credential, and was left out.
         causes: In the driver, the types of the exceptions behind it, the nearest first. In this process

@@ -31,7 +31,7 @@ class Keystore(KeyOperations, CryptoOperations):
     """
 
     def __init__(self, name: str, settings: KeystoreSettings, plugin: Plugin) -> None:
-        super().__init__(name, plugin)
+        super().__init__(name, settings, plugin)
         self.settings = settings
         self._described: dict[str, Key] = {}
         self._proven: set[str] = set()
@@ -42,10 +42,12 @@ class Keystore(KeyOperations, CryptoOperations):
         with self._lock:
             self.settings, self._plugin = settings, plugin
             self._described, self._proven = {}, set()
+            self.resilience.rebind(settings, plugin)
 
     def remove(self) -> None:
         """Refuse every call from now on: the configuration names this keystore no more."""
         self._plugin = self._plugin.refusing(f"the keystore {self.name!r} was removed by a reload")
+        self.resilience.rebind(self.settings, self._plugin)
 
     @property
     def identity(self) -> str:

@@ -96,6 +96,10 @@ class ErrorData(BaseModel):
     retry_after_ms: int | None = Field(
         default=None, ge=0, description="The provider's own hint, in milliseconds."
     )
+    credential_renewed: bool | None = Field(
+        default=None,
+        description="With AUTHENTICATION_FAILED: the driver holds another credential by now; try once more.",
+    )
     hint: str | None = Field(default=None, description="What to do about it, one sentence.")
     path: str | None = Field(default=None, description="The wrong member of settings or params, as `a.b.0`.")
     vendor: Vendor | None = Field(default=None, description="The provider's own words.")

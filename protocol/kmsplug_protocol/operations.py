@@ -18,7 +18,7 @@ class Nature(StrEnum):
     IDEMPOTENT = "idempotent"
     """Changes something, and twice has the effect of once: may be repeated."""
     MUTATION = "mutation"
-    """Twice is not once: never repeated blindly."""
+    """Twice is not once: never repeated blindly, but `key.reconcile` may tell that it was not carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,8 @@ KEY_OPERATIONS: Final = (
               keys.TransformAccessResult, _N.READ, "Returns access data in the provider's form."),
     Operation("key.get_region", "get_key_region", keys.GetRegionParams, keys.GetRegionResult, _N.READ,
               "Tells in which region a key lives."),
+    Operation("key.reconcile", "reconcile", keys.ReconcileParams, keys.ReconcileResult, _N.READ,
+              "Tells what became of a request whose answer was lost."),
 )  # fmt: skip
 
 CRYPTO_OPERATIONS: Final = (

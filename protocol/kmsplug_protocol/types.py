@@ -179,7 +179,7 @@ class Meta(Model):
     actor: str | None = Field(default=None, max_length=256, description="Who asked, for audit logs.")
     correlation_id: str | None = Field(default=None, max_length=128, description="The host's own request id.")
     idempotency_key: str | None = Field(
-        default=None, max_length=128, description="Same key, same effect, where the provider supports it."
+        default=None, max_length=128, description="Names the change that is asked for; see `key.reconcile`."
     )
 
 
@@ -187,6 +187,11 @@ class Params(Model):
     """Base of the params of every operation."""
 
     meta: Meta | None = Field(default=None, description="Deadline, tracing, tenant, actor (section 4.2).")
+
+    @property
+    def change_key(self) -> str | None:
+        """What names the change that is asked for: ``meta.idempotency_key``, where the host sent it."""
+        return None if self.meta is None else self.meta.idempotency_key
 
 
 class Result(Model):

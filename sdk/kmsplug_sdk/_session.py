@@ -51,6 +51,7 @@ from .errors import DriverError
 _log = logging.getLogger(__name__)
 
 _CONFIGURE: Final = "plugin.configure"
+_KEYSTORE_NAMESPACES: Final = ("key.", "crypto.", "keystore.")
 _END_GRACE_S: Final = 5.0  # for what is still in progress when the host has gone (SPEC.md [3.7-2])
 _MAX_QUEUED: Final = 4096  # requests waiting for a thread; a host bounds its calls long before
 
@@ -194,7 +195,8 @@ class Session:
         with self._lock:
             self._calls.pop(message["id"], None)
         try:
-            self._wire.write(frame)
+            for _ in range(call.answers):
+                self._wire.write(frame)
         except OSError:
             _log.info("the host left before its answer")
 
@@ -235,12 +237,24 @@ class Session:
         try:
             result = configure(self._driver, request.config, dry_run=request.dry_run)
             if not request.dry_run:
+                self._withdraw(result)
                 after = _Phase.READY
             return result
         finally:
             with self._lock:
                 if self._phase is _Phase.CONFIGURING:  # else shutdown came meanwhile
                     self._phase = after
+
+    def _withdraw(self, opened: ConfigureResult) -> None:
+        """Refuse from now on what the class offers and the keystore turned out not to have."""
+        if opened.capabilities is None:
+            return
+        left = {row.operation for row in opened.capabilities}
+        self._handlers = {
+            name: handler
+            for name, handler in self._handlers.items()
+            if name in left or not name.startswith(_KEYSTORE_NAMESPACES)
+        }
 
     def _ping(self, _request: PingParams) -> PingResult:
         return PingResult()

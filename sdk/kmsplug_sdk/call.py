@@ -15,11 +15,14 @@ class Call:
         deadline: When its caller stops waiting, on `time.monotonic`; None: unknown.
         cancelled: Set when the caller has stopped waiting.
         correlation_id: The host's id of the request.
+        answers: How often its answer is written. Only a driver that plays a broken one changes it, and not in
+            an inline method.
     """
 
     deadline: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     correlation_id: str | None = None
+    answers: int = 1
 
     def remaining_s(self, default: float) -> float:
         """Return the seconds left, never negative, or *default* where no deadline came along."""

@@ -61,6 +61,9 @@ class Driver(Generic[ConfigT]):
             config: Validated settings, secrets included.
             dry_run: Check all that can be checked, but create and change nothing.
 
+        Returns:
+            What was found. Where it lists capabilities, an operation without a row is refused from now on.
+
         Raises:
             DriverError: The settings are wrong (CONFIGURATION_ERROR with its path), the login was refused
                 (AUTHENTICATION_FAILED), or the provider cannot be reached (PROVIDER_UNAVAILABLE).

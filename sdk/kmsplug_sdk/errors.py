@@ -11,6 +11,8 @@ class DriverError(Exception):
         message: Lower case, no full stop, what to do. Never plaintext, key bytes, tokens or an SDK's text.
         outcome: What is known about the effect; None: what the code implies.
         retry_after_ms: The provider's own hint.
+        credential_renewed: With AUTHENTICATION_FAILED: the driver has another credential by now, so that the
+            host may try once more. Never for one that was typed in, as a PIN: a token locks.
         hint: What an operator could do about it.
         path: The configuration member that is wrong.
         vendor: The provider's own code, message and request id.
@@ -23,6 +25,7 @@ class DriverError(Exception):
         *,
         outcome: Outcome | None = None,
         retry_after_ms: int | None = None,
+        credential_renewed: bool = False,
         hint: str | None = None,
         path: str | None = None,
         vendor: Vendor | None = None,
@@ -34,6 +37,7 @@ class DriverError(Exception):
             code=code,
             outcome=outcome,
             retry_after_ms=retry_after_ms,
+            credential_renewed=credential_renewed or None,
             hint=hint,
             path=path,
             vendor=vendor,

@@ -7,10 +7,11 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 import kmsplug_protocol as wire
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -98,6 +99,22 @@ def foreign() -> DriverError:
     return DriverError(ErrorCode.INVALID_CIPHERTEXT, wire.INVALID_CIPHERTEXT_MESSAGE)
 
 
+def once(method: Any) -> Any:
+    """Make a change that is asked for twice under one idempotency key once."""
+
+    def changing(self: Any, request: Any) -> wire.Key:
+        with self.changing:
+            known = self.changed.get(request.change_key)
+            if known is not None:
+                return cast(wire.Key, self.described(self.find(known)))
+            key: wire.Key = method(self, request)
+            if request.change_key is not None:
+                self.changed[request.change_key] = key.key_id
+            return key
+
+    return changing
+
+
 def each(rows: Sequence[dict[str, Any]]) -> Callable[[Any], Any]:
     def declare(method: Any) -> Any:
         for row in reversed(rows):
@@ -151,6 +168,8 @@ class EverythingDriver(Driver[Any]):
     def __init__(self) -> None:
         self.keys: dict[str, Stored] = {}
         self.aliases: dict[str, str] = {}
+        self.changed: dict[str, str] = {}
+        self.changing = threading.Lock()
         self.sealing = os.urandom(32)
         self.importing = rsa.generate_private_key(65537, 2048)
 
@@ -204,6 +223,7 @@ class EverythingDriver(Driver[Any]):
     # key.*
 
     @each(CREATES)
+    @once
     def create_key(self, request: wire.CreateKeyParams) -> wire.Key:
         found = USAGES.get(request.algorithm, ())
         if request.usage is None and request.algorithm is A.RSA_2048:
@@ -305,6 +325,7 @@ class EverythingDriver(Driver[Any]):
         return wire.EmptyResult()
 
     @provides()
+    @once
     def rotate_key(self, request: wire.KeyParams) -> wire.Key:
         key = self.find(request.key_id)
         if key.versions[-1].state is not S.ACTIVE:
@@ -312,6 +333,14 @@ class EverythingDriver(Driver[Any]):
         key.move(S.DEACTIVATED, S.ACTIVE)
         key.versions.append(Version(str(len(key.versions) + 1), S.ACTIVE, MAKES[key.algorithm]()))
         return self.described(key)
+
+    @provides()
+    def reconcile(self, request: wire.ReconcileParams) -> wire.ReconcileResult:
+        known = self.changed.get(request.idempotency_key)
+        if known is not None:
+            return wire.ReconcileResult(outcome=wire.Outcome.APPLIED, key=self.described(self.find(known)))
+        kept = request.method in ("key.create", "key.rotate", "key.import")
+        return wire.ReconcileResult(outcome=wire.Outcome.NOT_APPLIED if kept else wire.Outcome.UNKNOWN)
 
     @provides()
     def backup_key(self, request: wire.KeyParams) -> wire.BackupResult:
@@ -333,6 +362,7 @@ class EverythingDriver(Driver[Any]):
         )
 
     @provides(import_formats=("RSA_OAEP_SHA_256",))
+    @once
     def import_key(self, request: wire.ImportKeyParams) -> wire.Key:
         key = self.find(request.key_id)
         try:

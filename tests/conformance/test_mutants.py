@@ -205,6 +205,25 @@ EVERYTHING_MUTANTS = (
         ("[replace(one, state=S.SUSPENDED) for", "[replace(one, state=S.ACTIVE) for"),
     ),
     mutant(
+        "makes what is asked for twice twice",
+        "reconcile.in_progress",
+        ("known = self.changed.get(request.change_key)", "known = None"),
+        (
+            "        if known is not None:\n            return wire.ReconcileResult(",
+            "        if False:\n            return wire.ReconcileResult(",
+        ),
+    ),
+    mutant(
+        "says of every change that it was carried out",
+        "reconcile.create reconcile.rotate",
+        ("known = self.changed.get(request.idempotency_key)", "known = next(iter(self.changed.values()))"),
+    ),
+    mutant(
+        "is sure about operations that do not exist",
+        "reconcile.unknown",
+        ("NOT_APPLIED if kept else wire.Outcome.UNKNOWN", "NOT_APPLIED"),
+    ),
+    mutant(
         "purges without a window",
         "states.purge",
         ('raise DriverError(ErrorCode.KEY_INVALID_STATE, "schedule its deletion first")', "pass"),

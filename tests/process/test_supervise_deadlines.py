@@ -17,7 +17,18 @@ from kmsplug_host.aio import AsyncHost
 from kmsplug_host.config import PluginSettings
 from kmsplug_host.errors import PluginCrashed, Timeout
 from kmsplug_protocol import Outcome
-from support.host import LONG_S, Bad, bad_driver, begin, bench, logged, misbehaving, wait_for_end, wait_until
+from support.host import (
+    LONG_S,
+    ONE_ATTEMPT,
+    Bad,
+    bad_driver,
+    begin,
+    bench,
+    logged,
+    misbehaving,
+    wait_for_end,
+    wait_until,
+)
 
 SHORT_S = 0.2
 BIG = b"x" * 500_000  # more than a pipe holds
@@ -79,7 +90,7 @@ def test_a_driver_that_takes_no_requests_any_more_is_killed_too(tmp_path: Path) 
 
 
 def test_a_driver_that_was_only_slow_is_left_alone(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "waits", grace_s=LONG_S) as bad:
+    with bad_driver(tmp_path, "waits", grace_s=LONG_S, keystore=ONE_ATTEMPT) as bad:
         pid = bad.pid
         miss(bad)
         assert bad.host.plugins()[0].replicas[0].overdue == 1
@@ -91,7 +102,7 @@ def test_a_driver_that_was_only_slow_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_driver_that_answers_pings_and_has_room_for_other_calls_is_left_alone(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "hangs", "3", grace_s=1, overdue_s=0.0) as bad:
+    with bad_driver(tmp_path, "hangs", "3", grace_s=1, overdue_s=0.0, keystore=ONE_ATTEMPT) as bad:
         pid = bad.pid
         miss(bad, 2)
         answers = bad.connection.answers
@@ -105,7 +116,10 @@ def test_a_driver_that_answers_pings_and_has_room_for_other_calls_is_left_alone(
 def test_a_driver_whose_lost_calls_fill_all_it_can_work_on_is_replaced_though_it_answers_pings(
     tmp_path: Path,
 ) -> None:
-    with bad_driver(tmp_path, "hangs", "3", grace_s=2, overdue_s=0.1) as bad, logged() as log:
+    with (
+        bad_driver(tmp_path, "hangs", "3", grace_s=2, overdue_s=0.1, keystore=ONE_ATTEMPT) as bad,
+        logged() as log,
+    ):
         pid = bad.pid
         miss(bad, 3)
 
@@ -116,7 +130,9 @@ def test_a_driver_whose_lost_calls_fill_all_it_can_work_on_is_replaced_though_it
 
 def test_a_driver_that_hangs_again_and_again_is_never_quarantined(tmp_path: Path) -> None:
     """A provider that does not answer looks the same, and comes back."""
-    with bad_driver(tmp_path, "never_answers", grace_s=0.05, overdue_s=0.0, max_crashes=0) as bad:
+    with bad_driver(
+        tmp_path, "never_answers", grace_s=0.05, overdue_s=0.0, max_crashes=0, keystore=ONE_ATTEMPT
+    ) as bad:
         for starts in (2, 3, 4):
             miss(bad)
             bad.journal.wait_for("plugin.configure", starts)

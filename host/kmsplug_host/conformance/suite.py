@@ -14,6 +14,7 @@ from .cases_crypto import CRYPTO
 from .cases_framing import CLEAN_STDOUT, FRAMING
 from .cases_keys import KEYS
 from .cases_management import ACCESS, KEYSTORES
+from .cases_reconcile import RECONCILE
 from .cases_session import SESSION
 from .cases_signing import SIGNING
 from .cases_states import STATES
@@ -23,6 +24,7 @@ CASES: Final[tuple[Case, ...]] = (
     *SESSION.all,
     *FRAMING.all,
     *KEYS.all,
+    *RECONCILE.all,
     *STATES.all,
     *CRYPTO.all,
     *BINDING.all,

@@ -4,7 +4,6 @@ A box commits to its key and is bound to a label, so it opens only as what it wa
 erase memory: the keys here live as long as the driver, the passphrase only while the store is opened.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any, Final, Self
 
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from kmsplug_protocol import Secret, cobblestone, dcbor
+
+from kmsplug_plugins._software.boxes import box, open_box
 
 KEY_BYTES: Final = 32
 STORE_ID_BYTES: Final = 16
@@ -28,24 +29,6 @@ _LARGEST_P: Final = 4
 
 KEY_FILE: Final[Mapping[str, "dcbor.Value"]] = {"kdf": "key-file"}
 """The key derivation record of a store that a key file opens."""
-
-
-def box(key: bytes, label: "dcbor.Value", plaintext: bytes) -> bytes:
-    """Seal *plaintext*; the label says what it is and is not stored."""
-    return cobblestone.seal(key, _context(label), plaintext)
-
-
-def open_box(key: bytes, label: "dcbor.Value", sealed: bytes) -> Secret:
-    """Open what `box` sealed under this key and label.
-
-    Raises:
-        CobblestoneError: It was not.
-    """
-    return Secret(cobblestone.open_sealed(key, _context(label), sealed))
-
-
-def _context(label: "dcbor.Value") -> bytes:
-    return hashlib.sha512(dcbor.encode(label)).digest()
 
 
 def new_scrypt_record() -> dict[str, "dcbor.Value"]:

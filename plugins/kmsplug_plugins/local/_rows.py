@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from kmsplug_protocol import Secret, dcbor
 
-from ._hierarchy import box, open_box
+from kmsplug_plugins._software.boxes import box, open_box
 
 _BOXED: Final = frozenset({"revision", "box"})  # the columns of a row that are not an index
 

@@ -14,10 +14,12 @@ from typing import Any, Final
 from kmsplug_protocol import ErrorCode, Outcome, dcbor
 from kmsplug_sdk import DriverError
 
+from kmsplug_plugins._software.boxes import box, open_box
+from kmsplug_plugins._software.records import StoredKey
+
 from ._database import Database
 from ._errors import corrupt
-from ._hierarchy import Header, StoreKeys, box, open_box
-from ._records import StoredKey
+from ._hierarchy import Header, StoreKeys
 from ._tables import Change, Tables
 
 _META: Final = "SELECT value FROM meta WHERE name = ?"
@@ -74,8 +76,12 @@ class Store:
             self._notice_changes(connection)
             return self._tables.page(connection, after, limit)
 
-    def add(self, key: StoredKey) -> StoredKey:
+    def add(self, key: StoredKey, *, again: bool = False) -> StoredKey:
         """Store a new key and return it as stored.
+
+        Args:
+            key: The key.
+            again: Return a key of this id that is there already, whatever it is.
 
         Raises:
             DriverError: ALREADY_EXISTS.
@@ -83,6 +89,8 @@ class Store:
         with self._changing() as change:
             taken = change.connection.execute("SELECT 1 FROM keys WHERE key_id = ?", (key.key_id,)).fetchone()
             if taken is not None:
+                if again:
+                    return self._tables.find(change.connection, key.key_id)
                 raise DriverError(ErrorCode.ALREADY_EXISTS, f"key {key.key_id} is there already")
             (last,) = change.connection.execute("SELECT coalesce(max(position), 0) FROM keys").fetchone()
             change.put(replace(key, position=last + 1))

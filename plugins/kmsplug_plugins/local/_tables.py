@@ -11,13 +11,12 @@ from typing import Final
 from kmsplug_protocol import ErrorCode
 from kmsplug_sdk import DriverError
 
+from kmsplug_plugins._software.records import ALIAS_PREFIX, StoredKey, StoredVersion
+
 from ._errors import corrupt
 from ._hierarchy import StoreKeys
 from ._manifest import Manifest
-from ._records import StoredKey, StoredVersion
 from ._rows import Rows
-
-ALIAS_PREFIX: Final = "alias/"
 
 _KEY: Final = "SELECT position, key_id, current, revision, box FROM keys WHERE key_id = ?"
 _KEYS_AFTER: Final = (

@@ -9,11 +9,10 @@ from kmsplug_protocol import ErrorCode
 from kmsplug_sdk import DriverError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from kmsplug_plugins._software.lifecycle import MAX_DELETION_DAYS, MIN_DELETION_DAYS
+
 _DATABASE: Final = "keystore.db"
 _KEY_FILE: Final = "master.key"
-
-MIN_DELETION_DAYS: Final = 7
-MAX_DELETION_DAYS: Final = 30
 
 
 def _absolute(path: Path) -> Path:

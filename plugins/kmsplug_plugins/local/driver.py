@@ -12,19 +12,15 @@ from kmsplug_protocol import Capability, ConfigureResult, HealthCheck, HealthDep
 from kmsplug_sdk import Driver, DriverError
 from kmsplug_sdk.driver import capabilities
 
+from kmsplug_plugins._software.capabilities import DELETION_WINDOW
+from kmsplug_plugins._software.keystore import SoftwareKeystore
+from kmsplug_plugins._software.leases import Leases
+from kmsplug_plugins._software.lifecycle import KEY_NAMESPACE, MAX_DELETION_DAYS
+
 from ._access_operations import AccessOperations
-from ._batch import BatchOperations
-from ._capabilities import DELETION_WINDOW
-from ._crypto_operations import CryptoOperations
-from ._import_operations import ImportOperations
-from ._key_operations import KeyOperations
-from ._label_operations import LabelOperations
-from ._leases import Leases
-from ._lifecycle import KEY_NAMESPACE
-from ._lifecycle_operations import LifecycleOperations
 from ._opening import inspect_store, open_store
-from ._secret_operations import SecretOperations
-from .config import MAX_DELETION_DAYS, LocalConfig
+from ._store import Store
+from .config import LocalConfig
 
 _KEY_BESIDE_DATABASE: Final = (
     "the key file stands beside the database and protects only against a copy of the database alone: "
@@ -32,29 +28,21 @@ _KEY_BESIDE_DATABASE: Final = (
 )
 
 
-class LocalDriver(
-    KeyOperations,
-    AccessOperations,
-    LifecycleOperations,
-    LabelOperations,
-    CryptoOperations,
-    SecretOperations,
-    ImportOperations,
-    BatchOperations,
-    Driver[LocalConfig],
-):
+class LocalDriver(AccessOperations, SoftwareKeystore, Driver[LocalConfig]):
     """Keys in a folder of this machine. Several processes may share it."""
 
     name: ClassVar[str] = "local"
     version: ClassVar[str] = "0.1.0"
     Config = LocalConfig
 
+    _store: Store
+
     def __init__(self) -> None:
         self._closing = ExitStack()
 
     def configure(self, config: LocalConfig, *, dry_run: bool) -> ConfigureResult:
         """Open the keystore; make it first if it is missing and this is no dry run."""
-        self._config = config
+        self._min_deletion_days = config.min_deletion_days
         warnings = []
         if config.passphrase is None and config.key_path.parent == config.folder:
             warnings.append(_KEY_BESIDE_DATABASE)

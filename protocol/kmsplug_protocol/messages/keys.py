@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from kmsplug_protocol.binary import Bytes
+from kmsplug_protocol.errors import Outcome
 from kmsplug_protocol.types import (
     Enforcement,
     Identifier,
@@ -243,3 +244,26 @@ class GetRegionResult(Result):
     """Where a key lives."""
 
     region: str = Field(max_length=256, description="The provider's name of the region.")
+
+
+class ReconcileParams(Params):
+    """Asks what became of a request whose answer was lost."""
+
+    method: str = Field(max_length=64, description="The lost request's method, as `key.create`.")
+    idempotency_key: str = Field(
+        min_length=1, max_length=128, description="`meta.idempotency_key` of the lost request."
+    )
+    key_id: Identifier | None = Field(
+        default=None, description="The key that the lost request named; absent where it named none."
+    )
+
+
+class ReconcileResult(Result):
+    """What became of it."""
+
+    outcome: Outcome = Field(
+        description="`not_applied` only if it never will be, either; `unknown` where the driver cannot tell."
+    )
+    key: Key | None = Field(
+        default=None, description="Where it was applied: the key as it is now, in place of the lost answer."
+    )

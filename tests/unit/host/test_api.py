@@ -40,7 +40,9 @@ class Answering(Plugin):
         self.answers: list[Model] = []
         self.asked: list[tuple[str, Model]] = []
 
-    def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
+    def call(
+        self, operation: Operation, params: Model, deadline: Deadline, attempt_s: float | None = None
+    ) -> Model:
         """Answer, or fail as a host does that has just been closed."""
         self.asked.append((operation.wire, params))
         if not self.answers:

@@ -63,7 +63,7 @@ def full() -> KmsplugError:
         "the driver process ended",
         hint="look at its log",
         vendor=Vendor(service="kms", code="E1", http_status=500, request_id="r"),
-        attempts=(Attempt(ErrorCode.PLUGIN_CRASHED, 0.5),),
+        attempts=(Attempt(ErrorCode.PLUGIN_CRASHED, 0.5, 0.25),),
         diagnosis=Diagnosis(("/bin/driver", "-x"), "/bin/driver: -rwx root", "SIGSEGV", ("line",)),
         plugin="main",
         retry_after_ms=5,
@@ -83,7 +83,7 @@ def test_an_error_is_a_json_document() -> None:
         "retry_after_ms": 5,
         "hint": "look at its log",
         "vendor": {"service": "kms", "code": "E1", "http_status": 500, "request_id": "r"},
-        "attempts": [{"code": "PLUGIN_CRASHED", "elapsed_s": 0.5}],
+        "attempts": [{"code": "PLUGIN_CRASHED", "elapsed_s": 0.5, "slept_s": 0.25}],
         "diagnosis": {
             "command": ["/bin/driver", "-x"],
             "executable": "/bin/driver: -rwx root",

@@ -54,6 +54,13 @@ def test_a_driver_that_only_says_no_or_hangs_is_never_given_up() -> None:
     assert policy.next_delay_s(crashed=True, lived_s=0.0) is None
 
 
+def test_a_process_that_did_much_work_begins_its_backoff_anew() -> None:
+    policy = RestartPolicy(100, 60.0)
+    for _ in range(5):
+        assert policy.next_delay_s(crashed=True, lived_s=1.0, answers=500) == 0.0
+    assert policy.next_delay_s(crashed=True, lived_s=1.0, answers=99) != 0.0
+
+
 def test_a_process_that_lived_long_enough_begins_its_backoff_anew() -> None:
     policy = RestartPolicy(100, 60.0)
     assert policy.next_delay_s(crashed=True, lived_s=0.0) == 0.0

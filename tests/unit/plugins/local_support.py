@@ -34,19 +34,19 @@ class Keystore:
     def __init__(self, client: DriverClient) -> None:
         self.client = client
 
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
+    def call(self, method: str, /, **params: Any) -> dict[str, Any]:
         response = self.client.call(method, params)
         assert "error" not in response, response["error"]
         result: dict[str, Any] = response["result"]
         return result
 
-    def error(self, method: str, **params: Any) -> dict[str, Any]:
+    def error(self, method: str, /, **params: Any) -> dict[str, Any]:
         response = self.client.call(method, params)
         assert "result" not in response, f"{method} was not refused"
         error: dict[str, Any] = response["error"]
         return error
 
-    def code(self, method: str, **params: Any) -> str:
+    def code(self, method: str, /, **params: Any) -> str:
         code: str = self.error(method, **params)["data"]["code"]
         return code
 

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from kmsplug_plugins.local._hierarchy import box, open_box
+from kmsplug_plugins._software.boxes import box, open_box
 from kmsplug_protocol import dcbor, decode_base64
 from unit.plugins.local_support import AES_KEY_WRAP, Stored, b64, flip, opened, wrap
 from unit.plugins.test_local_refusals import BY_OAEP, ROWS, asked

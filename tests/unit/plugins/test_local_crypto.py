@@ -366,7 +366,8 @@ def test_every_promise_names_its_operation_limits_and_wrap_algorithm() -> None:
     assert (oaep.associated_data, oaep.max_input_bytes, oaep.wrap_algorithm) == ("none", 318, "RSA-OAEP-256")
     assert {row.operation for row in capabilities(LocalDriver)} == {
         "key.create", "key.get", "key.list", "key.enable", "key.disable", "key.rotate", "key.list_versions",
-        "key.get_public_key", "crypto.encrypt", "crypto.decrypt", "crypto.generate_data_key", "crypto.sign",
+        "key.reconcile", "key.get_public_key",
+        "crypto.encrypt", "crypto.decrypt", "crypto.generate_data_key", "crypto.sign",
         "crypto.verify", "crypto.mac", "crypto.verify_mac", "crypto.random", "crypto.wrap_key",
         "crypto.unwrap_key", "crypto.derive", "crypto.encapsulate", "crypto.decapsulate", "crypto.reencrypt",
         "crypto.batch", "key.set_state", "key.schedule_deletion", "key.cancel_deletion", "key.purge",

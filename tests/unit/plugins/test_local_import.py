@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, padding, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from kmsplug_plugins.local._hierarchy import box, open_box
-from kmsplug_plugins.local._symmetric import KeyWrap
+from kmsplug_plugins._software.boxes import box, open_box
+from kmsplug_plugins._software.symmetric import KeyWrap
 from kmsplug_protocol import Mechanism, dcbor, decode_base64
 from unit.plugins.local_support import (
     AES_KEY_WRAP,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from kmsplug_plugins.local._lifecycle import created, opening_versions, rotated
+from kmsplug_plugins._software.lifecycle import created, opening_versions, rotated
 from kmsplug_protocol import KeyAlgorithm, KeyUsage, Secret, decode_base64
 from unit.plugins.local_support import Keystore, b64, keystore
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kmsplug_plugins.local._leases import LIMIT, Leases
+from kmsplug_plugins._software.leases import LIMIT, Leases
 from kmsplug_sdk import DriverError
 from unit.plugins.local_support import Keystore, keystore, opened
 

@@ -143,6 +143,8 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "RandomResult": {"data": ""},
     "ReEncryptParams": {"source_key_id": "k", "ciphertext": "", "key_id": "k"},
     "ReEncryptResult": {"key_id": "k", "mechanism": "AES_256_GCM", "ciphertext": ""},
+    "ReconcileParams": {"method": "key.create", "idempotency_key": "i"},
+    "ReconcileResult": {"outcome": "unknown"},
     "RestoreParams": {"backup": ""},
     "ScheduleDeletionParams": {"key_id": "k"},
     "SetStateParams": {"key_id": "k", "state": "SUSPENDED"},

@@ -37,6 +37,7 @@ key.validate               validate_key             read
 key.validate_access        validate_key_access      read
 key.transform_access       transform_key_access     read
 key.get_region             get_key_region           read
+key.reconcile              reconcile                read
 crypto.encrypt             encrypt                  crypto
 crypto.decrypt             decrypt                  crypto
 crypto.generate_data_key   generate_data_key        crypto

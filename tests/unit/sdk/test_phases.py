@@ -6,14 +6,18 @@ import pytest
 from kmsplug_protocol import (
     DEFAULT_FRAME_BYTES,
     ConfigureResult,
+    EncryptParams,
+    EncryptResult,
     HealthCheck,
     HealthDepth,
+    Mechanism,
 )
-from kmsplug_sdk import Driver, _session
+from kmsplug_sdk import Driver, _session, current_call, provides
+from kmsplug_sdk.driver import capabilities
 from kmsplug_sdk.testing import run_driver
 from pydantic import BaseModel, Field
-from unit.sdk.drivers import Echo, SlowToOpen
-from unit.sdk.wire import INITIALIZE, code, line
+from unit.sdk.drivers import Echo, SlowToOpen, encrypted
+from unit.sdk.wire import ENCRYPT, INITIALIZE, code, line
 
 
 def test_ping_is_answered_in_every_phase() -> None:
@@ -193,3 +197,41 @@ def test_a_keystore_is_as_well_as_its_worst_check(checks: tuple[bool, ...], whol
 
     assert result["healthy"] is whole
     assert [check["name"] for check in result["checks"]] == ["deep"] * len(checks)
+
+
+class Narrow(Echo):
+    """Its keystore turns out to encrypt, and nothing else."""
+
+    def configure(self, config: Any, *, dry_run: bool) -> ConfigureResult:
+        rows = tuple(row for row in capabilities(Echo) if row.operation == "crypto.encrypt")
+        return ConfigureResult(identity="narrow", capabilities=rows)
+
+
+def test_what_the_keystore_turned_out_not_to_have_is_refused_as_what_was_never_offered() -> None:
+    with run_driver(Narrow, {}) as client:
+        assert code(client.call("crypto.random", {"length_bytes": 1})) == (-32601, "UNSUPPORTED_OPERATION")
+        assert "result" in client.call("crypto.encrypt", ENCRYPT)
+        assert "result" in client.call("plugin.health")
+
+
+class Stutters(Echo):
+    """Its first answer gets lost, its second one comes twice."""
+
+    max_concurrency = 1  # so that the requests are taken in their order
+
+    def __init__(self) -> None:
+        self._answers = iter((0, 2))
+
+    @provides(mechanism=Mechanism.AES_256_GCM)
+    def encrypt(self, request: EncryptParams) -> EncryptResult:
+        current_call().answers = next(self._answers)
+        return encrypted(request)
+
+
+def test_a_driver_that_plays_a_broken_one_can_lose_its_answer_or_give_it_twice() -> None:
+    with run_driver(Stutters, {}) as client:
+        for request_id in (1, 2):
+            client.send(line("crypto.encrypt", request_id, ENCRYPT))
+
+        assert [client.receive()["id"] for _ in range(2)] == [2, 2]
+        assert "result" in client.call("plugin.health")

@@ -1,0 +1,35 @@
+"""What a keystore's resilience can be watched by."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kmsplug_protocol import ErrorCode
+
+from .breaker import BreakerState
+
+
+@dataclass(frozen=True, slots=True)
+class KeystoreStats:
+    """A snapshot of one keystore. Counts begin when the keystore is opened.
+
+    Attributes:
+        keystore: Its name in the configuration.
+        calls: Calls by the application.
+        retries: Attempts beyond the first of a call.
+        reconciled: Changes with a lost answer that were found to have been carried out.
+        failures: Attempts that failed or were refused here, by code; also those repeated with success.
+        budget: Repetitions that are left.
+        breaker: State of the circuit breaker.
+        in_flight: Calls in flight, those that wait for their next attempt included.
+        queued: Calls that wait for a place.
+    """
+
+    keystore: str
+    calls: int
+    retries: int
+    reconciled: int
+    failures: Mapping[ErrorCode, int]
+    budget: float
+    breaker: BreakerState
+    in_flight: int
+    queued: int

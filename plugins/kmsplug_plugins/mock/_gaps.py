@@ -1,0 +1,99 @@
+"""What the provider lacks: the capabilities that a scenario leaves, and the refusal of all others."""
+
+from typing import Any
+
+from kmsplug_protocol import AssociatedData, Capability, ErrorCode, KeyAlgorithm
+from kmsplug_sdk import DriverError
+
+from .scenario import INPUTS, Gap
+
+_MAKES_KEYS = "key.create"
+
+
+class Gaps:
+    """The capabilities of a keystore, with gaps.
+
+    Args:
+        whole: Its capabilities without any gap.
+        gaps: What is missing of them.
+    """
+
+    def __init__(self, whole: tuple[Capability, ...], gaps: tuple[Gap, ...]) -> None:
+        self.left = tuple(row for each in whole if (row := _narrowed(each, gaps)) is not None)
+        """The capabilities that are left."""
+        kept = {_place(row) for row in self.left}
+        self._withdrawn = [row for row in whole if _place(row) not in kept]
+        self._narrowed = [row for row in self.left if row not in whole]
+
+    def fit(self, operation: str, request: Any, algorithm: KeyAlgorithm | None) -> Any:
+        """Return the request as the keystore takes it.
+
+        Args:
+            operation: What is asked for.
+            request: Its params.
+            algorithm: Of the key that it names or wishes; None: there is none.
+
+        Raises:
+            DriverError: UNSUPPORTED_OPERATION or INVALID_ARGUMENT: it asks for what is missing.
+        """
+        if lost := [row for row in self._withdrawn if _is_for(row, operation, request, algorithm)]:
+            left = [row for row in self.left if _is_for(row, operation, request, algorithm)]
+            if not left:
+                raise DriverError(ErrorCode.UNSUPPORTED_OPERATION, _sentence(lost[0]))
+            if getattr(request, "mechanism", ...) is None and left[0].mechanism is not None:
+                # Else the default would be a mechanism that is lost.
+                request = request.model_copy(update={"mechanism": left[0].mechanism})
+        for row in self._narrowed:
+            if _is_for(row, operation, request, algorithm):
+                _check(row, request)
+        return request
+
+
+def _narrowed(row: Capability, gaps: tuple[Gap, ...]) -> Capability | None:
+    for gap in gaps:
+        if not gap.concerns(row.operation, row.key_algorithm, row.mechanism):
+            continue
+        if gap.total:
+            return None
+        update: dict[str, Any] = {}
+        if gap.associated_data is not None:
+            update["associated_data"] = gap.associated_data
+        if gap.max_input_bytes is not None and gap.max_input_bytes < (row.max_input_bytes or 2**53):
+            update["max_input_bytes"] = gap.max_input_bytes
+        row = row.model_copy(update=update)
+    return row
+
+
+def _place(row: Capability) -> tuple[Any, ...]:
+    return row.operation, row.key_algorithm, row.mechanism, row.usage
+
+
+def _is_for(row: Capability, operation: str, request: Any, algorithm: KeyAlgorithm | None) -> bool:
+    return (
+        row.operation == operation
+        and row.key_algorithm in (None, algorithm)
+        and getattr(request, "mechanism", None) in (None, row.mechanism)
+        and (operation != _MAKES_KEYS or request.usage in (None, row.usage))
+    )
+
+
+def _check(row: Capability, request: Any) -> None:
+    bound = getattr(request, "associated_data", None) or getattr(request, "context", None)
+    if bound and row.associated_data is AssociatedData.NONE:
+        raise DriverError(
+            ErrorCode.UNSUPPORTED_OPERATION, f"{row.operation} authenticates no associated data here"
+        )
+    if row.max_input_bytes is not None and row.operation in INPUTS:
+        given = getattr(request, INPUTS[row.operation])
+        size = given if isinstance(given, int) else len(given)
+        if size > row.max_input_bytes:
+            raise DriverError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"{size} bytes are too many for {row.operation} here: {row.max_input_bytes} at most",
+                path=INPUTS[row.operation],
+            )
+
+
+def _sentence(row: Capability) -> str:
+    keys = "" if row.key_algorithm is None else f" on {row.key_algorithm} keys"
+    return f"this keystore has no {row.operation}{keys}"

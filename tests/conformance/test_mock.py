@@ -1,0 +1,45 @@
+"""The mock driver conforms: whole, and with what a scenario takes away."""
+
+import sys
+from typing import Any
+
+import pytest
+from conformance.drivers import failures, skipped
+from kmsplug_host.conformance import run
+
+COMMAND = [sys.executable, "-m", "kmsplug_plugins.mock"]
+
+# Of a kind one is enough, and making RSA keys takes long.
+SPARED: list[dict[str, Any]] = [
+    {"operations": ["*"], "key_algorithm": algorithm}
+    for algorithm in (
+        "AES_128_GCM", "RSA_2048", "RSA_3072", "RSA_4096", "EC_P384", "EC_P521", "HMAC_SHA_384",
+        "HMAC_SHA_512",
+    )
+]  # fmt: skip
+
+
+def test_without_a_scenario_it_conforms_and_leaves_nearly_no_case_untried() -> None:
+    report = run(COMMAND, timeout_s=60)
+
+    assert failures(report) == {}
+    # It has every operation, each process has keys of its own, and what is bound are bytes.
+    assert {*skipped(report)} == {"session.undeclared", "keys.same_keystore", "binding.order"}
+
+
+@pytest.mark.parametrize(
+    "gap",
+    [
+        {"operations": ["key.rotate", "key.reconcile", "keystore.*"]},
+        {"operations": ["crypto.generate_data_key", "crypto.wrap_key", "crypto.reencrypt", "crypto.random"]},
+        {"operations": ["crypto.*"], "associated_data": "none"},
+        {"operations": ["crypto.encrypt"], "max_input_bytes": 100},
+        {"operations": ["crypto.wrap_key", "crypto.unwrap_key"], "mechanism": "AES_256_KW"},
+    ],
+    ids=["operations", "crypto", "associated-data", "limit", "mechanism"],
+)
+def test_with_a_gap_it_conforms_to_what_is_left(gap: dict[str, Any]) -> None:
+    report = run(COMMAND, {"scenario": {"gap": [*SPARED, gap]}}, timeout_s=60)
+
+    assert failures(report) == {}
+    assert len(skipped(report)) < len(report.cases) / 2
