@@ -64,15 +64,15 @@ def test_a_repeatable_call_whose_driver_is_killed_is_answered_by_the_next_proces
         assert bad.host.plugins()[0].replicas[0].restarts == 1
 
 
-def test_a_call_that_kills_two_processes_fails_with_both_attempts(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "dies", "2") as bad:
+def test_a_call_that_kills_three_processes_fails_with_all_attempts(tmp_path: Path) -> None:
+    with bad_driver(tmp_path, "dies", "3") as bad:
         with pytest.raises(PluginCrashed) as caught:
             bad.keystore.mac("k", b"message")
 
-        assert [attempt.code for attempt in caught.value.attempts] == ["PLUGIN_CRASHED"]
+        assert [attempt.code for attempt in caught.value.attempts] == ["PLUGIN_CRASHED"] * 2
         assert caught.value.attempts[0].elapsed_s > 0
         assert caught.value.outcome is Outcome.NOT_APPLIED
-        assert len(bad.journal.all("crypto.mac")) == 2
+        assert len(bad.journal.all("crypto.mac")) == 3
         assert bad.keystore.mac("k", b"message").mac == b"message"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from kmsplug_host.errors import InvalidArgument, ProtocolViolation, Timeout
 from kmsplug_protocol import Outcome
-from support.host import LONG_S, bad_driver, begin, wait_until
+from support.host import LONG_S, ONE_ATTEMPT, bad_driver, begin, wait_until
 
 SHORT_S = 0.3
 BIG = b"x" * 500_000  # more than a pipe holds
@@ -41,7 +41,7 @@ def test_a_change_that_was_not_answered_in_time_has_an_unknown_outcome(tmp_path:
 
 
 def test_an_answer_after_the_deadline_is_dropped_and_counted(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "answers_late") as bad:
+    with bad_driver(tmp_path, "answers_late", keystore=ONE_ATTEMPT) as bad:
 
         def is_late(count: int) -> bool:
             return bad.connection.late_replies == count
@@ -80,7 +80,7 @@ def test_a_timeout_that_nobody_can_wait_for_is_refused(tmp_path: Path, timeout: 
 
 
 def test_a_driver_that_stops_reading_costs_each_call_its_deadline_and_no_more(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "waits", deadline_s=SHORT_S) as bad:
+    with bad_driver(tmp_path, "waits", deadline_s=SHORT_S, keystore=ONE_ATTEMPT) as bad:
         with pytest.raises(Timeout):
             bad.keystore.mac("k", b"message")  # from here on it reads nothing
         began = time.monotonic()
@@ -96,7 +96,7 @@ def test_a_driver_that_stops_reading_costs_each_call_its_deadline_and_no_more(tm
 
 
 def test_a_request_that_was_half_written_at_its_deadline_ends_the_session(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "waits") as bad:
+    with bad_driver(tmp_path, "waits", keystore=ONE_ATTEMPT) as bad:
         pid = bad.pid
         stuck = begin(lambda: bad.keystore.create_key("HMAC_SHA_256"))
         bad.journal.wait_for("key.create")
@@ -128,7 +128,7 @@ def test_a_call_behind_a_request_that_cannot_be_written_keeps_its_own_deadline(t
 
 
 def test_a_stopped_driver_is_waited_for_until_the_deadline_and_can_go_on(tmp_path: Path) -> None:
-    with bad_driver(tmp_path, "good") as bad:
+    with bad_driver(tmp_path, "good", keystore=ONE_ATTEMPT) as bad:
         os.kill(bad.pid, signal.SIGSTOP)
         with pytest.raises(Timeout):
             bad.keystore.random(8, timeout=SHORT_S)

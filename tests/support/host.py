@@ -19,6 +19,9 @@ from kmsplug_host._connection import Connection
 
 DRIVERS = Path(__file__).parents[1] / "drivers"
 
+ONE_ATTEMPT = {"retry": {"max_attempts": 1}, "attempt_timeout_s": 60}
+"""A keystore that repeats nothing, for tests of what one attempt does."""
+
 LONG_S = 20.0
 """Bound of waits that end at once when all is well."""
 
@@ -70,10 +73,15 @@ class Bad:
 
 
 @contextlib.contextmanager
-def bad_driver(folder: Path, mode: str, *arguments: str, **settings: Any) -> Iterator[Bad]:
+def bad_driver(
+    folder: Path, mode: str, *arguments: str, keystore: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[Bad]:
     """Open a host with a bad driver; afterwards nothing may be left of either."""
-    plugins = {"bad": misbehaving(folder, mode, *arguments, **settings)}
-    with bench(folder) as (journal, gate), Host.open({"plugins": plugins}) as host:
+    configuration = {
+        "plugins": {"bad": misbehaving(folder, mode, *arguments, **settings)},
+        "keystores": {"bad": {"plugin": "bad", **(keystore or {})}},
+    }
+    with bench(folder) as (journal, gate), Host.open(configuration) as host:
         yield Bad(host, journal, gate)
 
 

@@ -1,0 +1,77 @@
+"""Many callers on a provider that throttles, crashes and loses answers: everybody is served, nothing made twice.
+
+A shorter run than in ``make soak``, of the same mixture.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kmsplug_host import BreakerState, Host, Keystore
+from support.host import nothing_left
+
+CALLERS = 16
+SOAK = os.environ.get("KMSPLUG_SOAK") == "1"
+ENCRYPTS = 10_000 if SOAK else 2_000
+CREATES, LOST = (10_000, 300) if SOAK else (400, 12)
+
+
+@contextmanager
+def misled(folder: Path, *rules: dict[str, Any], **keystore: Any) -> Iterator[Keystore]:
+    """Open a keystore whose provider follows *rules* and survives its driver's crashes."""
+    plugin = {
+        "driver": "mock",
+        "config": {"state_file": str(folder / "provider"), "scenario": {"seed": 7, "rule": list(rules)}},
+        "processes": 2,
+        "max_crashes": 1_000_000,
+    }
+    configuration = {"plugins": {"mock": plugin}, "keystores": {"main": {"plugin": "mock", **keystore}}}
+    with nothing_left(), Host.open(configuration) as host:
+        yield host.keystore("main")
+
+
+def by_all_callers(count: int, call: Callable[[], object]) -> None:
+    """Make so many calls, from all callers at once; raise what the first one raised."""
+    left, lock = iter(range(count)), threading.Lock()
+
+    def caller() -> None:
+        while True:
+            with lock:
+                if next(left, None) is None:
+                    return
+            call()
+
+    with ThreadPoolExecutor(CALLERS) as pool:
+        for ended in [pool.submit(caller) for _ in range(CALLERS)]:
+            ended.result()
+
+
+def test_every_encrypt_succeeds_though_the_provider_throttles_and_the_driver_crashes(tmp_path: Path) -> None:
+    throttle = {
+        "effect": "throttle", "operations": ["crypto.*"], "probability": 0.3, "retry_after_ms": 20,
+    }  # fmt: skip
+    crash = {"effect": "crash", "operations": ["crypto.*"], "probability": 0.002}
+    with misled(tmp_path, throttle, crash, retry={"max_reconnects": 8}, allow_raw=True) as keystore:
+        key_id = keystore.create_key("AES_256_GCM").key_id
+        by_all_callers(ENCRYPTS, lambda: keystore.encrypt(key_id, b"data", format="raw", timeout=10))
+
+        stats = keystore.resilience.stats()
+        assert stats.breaker is BreakerState.CLOSED
+        assert stats.failures["RATE_LIMIT_EXCEEDED"] > ENCRYPTS * 0.3
+        assert stats.failures.get("PLUGIN_CRASHED", 0) > 0
+        assert stats.calls + stats.retries <= 1.6 * ENCRYPTS
+
+
+def test_creates_whose_answer_is_lost_leave_as_many_keys_as_were_asked_for(tmp_path: Path) -> None:
+    lose = {"effect": "lose_reply", "operations": ["key.create"], "every": CREATES // LOST, "times": LOST}
+    with misled(tmp_path, lose, attempt_timeout_s=1.0) as keystore:
+        made: list[str] = []
+        by_all_callers(CREATES, lambda: made.append(keystore.create_key("AES_256_GCM", timeout=30).key_id))
+
+        assert len(set(made)) == len(made) == CREATES
+        assert {key.key_id for key in keystore.keys()} == set(made)
+        assert keystore.resilience.stats().reconciled == LOST
