@@ -39,7 +39,6 @@ class Beast:
         replaced: Whether another process takes its place.
         change: Whether the call is a change, which is never repeated; else it is a mac.
             within_s: How long the call may take, on a slow machine.
-        message: What is sent to be authenticated.
         settings: Of its plugin.
     """
 
@@ -51,7 +50,6 @@ class Beast:
     replaced: bool = False
     change: bool = False
     within_s: float = 10.0
-    message: bytes = b"good"
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -106,7 +104,7 @@ BEASTS = (
     _hangs("does not end its line", "stops_in_a_line"),
     Beast(
         "stops reading stdin", WEDGED,
-        ("stops_reading",), Timeout, "does not read its requests", replaced=True, message=b"x" * 500_000,
+        ("stops_reading",), Timeout, "no answer to key.create", replaced=True, change=True,
     ),
     _breaks("closes stdout and lives on", "closed its stdout", "closes_stdout"),
     _breaks("writes a line of 1 GiB", "no id can be found", "never_ends_a_line"),
