@@ -77,6 +77,8 @@ def refused(error: Any, operation: Operation, params: Model, redactor: Redactor)
         text = INVALID_CIPHERTEXT_MESSAGE
         vendor = _withheld(details.vendor) if _is_padded(operation, params) else details.vendor
         details = details.model_copy(update={"hint": None, "path": None, "causes": (), "vendor": vendor})
+    elif operation.wire in _UNWRAPS:
+        details = details.model_copy(update={"causes": ()})
     return from_wire(text, details, redactor, may_have_acted=operation.changes)
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kmsplug_protocol import ERROR_FACTS, ErrorCode
+from kmsplug_host.cli import _output
+from kmsplug_host.errors import InvalidCiphertext, RateLimitExceeded
+from kmsplug_protocol import ERROR_FACTS, ErrorCode, Vendor
 from support.cli import Cli
 
 THROTTLED = {
@@ -121,7 +123,7 @@ def test_a_withheld_vendor_and_a_crashed_process_are_told(cli: Cli) -> None:
     }
     told = fields(cli("explain", "-", stdin=json.dumps(error).encode()).stdout)
 
-    assert told["vendor"] == "service p11, the rest was withheld: it could help an attacker"
+    assert told["vendor"] == "service p11, the rest is withheld"
     assert told["process"] == "SIGSEGV, /bin/driver; it said last: boom"
 
 
@@ -162,3 +164,19 @@ def test_on_a_terminal_it_is_a_table(cli: Cli) -> None:
     assert status == 0
     assert b"somebody else changed the same thing" in shown
     assert "│".encode() in shown
+
+
+def test_a_person_is_told_the_providers_own_words_with_any_error(capsys: pytest.CaptureFixture[str]) -> None:
+    vendor = Vendor(service="kms", code="ThrottlingException", message="Rate\x1b exceeded", request_id="r-1")
+    _output.report_error(RateLimitExceeded("throttled", vendor=vendor), as_json=False)
+
+    assert capsys.readouterr().err == (
+        "kmsplug: RATE_LIMIT_EXCEEDED: throttled\n"
+        "  provider: service kms, code ThrottlingException, request id r-1, message Rate\\u{1b} exceeded\n"
+    )
+
+
+def test_where_all_was_withheld_only_that_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    _output.report_error(InvalidCiphertext("no", vendor=Vendor(withheld=True)), as_json=False)
+
+    assert "  provider: the rest is withheld\n" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Final, TypeAlias
 
 import typer
@@ -106,10 +105,8 @@ def _happened(error: _Fields) -> _Fields:
     """Return the story of one error, without what is not known of it."""
     told = {
         "what_happened": error.get("message"),
-        "where": ", ".join(
-            _named(error, "operation", "keystore", "key_id", "key_version", "plugin", "driver")
-        ),
-        "vendor": _vendor(error.get("vendor")),
+        "where": _output.named(error, "operation", "keystore", "key_id", "key_version", "plugin", "driver"),
+        "vendor": _output.vendor_text(error.get("vendor")),
         "earlier_tries": [_attempt(attempt) for attempt in _list(error, "attempts")],
         "behind_it": [_cause(cause) for cause in _list(error, "causes")],
         "process": _process(error.get("diagnosis")),
@@ -121,22 +118,9 @@ def _happened(error: _Fields) -> _Fields:
     return {name: value for name, value in told.items() if value not in (None, "", [])}
 
 
-def _named(found: _Fields, *names: str) -> Iterator[str]:
-    return (f"{name.replace('_', ' ')} {found[name]}" for name in names if found.get(name) is not None)
-
-
 def _list(error: _Fields, name: str) -> list[_Fields]:
     found = error.get(name)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
-
-
-def _vendor(vendor: Any) -> str | None:
-    if not isinstance(vendor, dict):
-        return None
-    parts = [*_named(vendor, "service", "code", "http_status", "request_id", "message")]
-    if vendor.get("withheld"):
-        parts.append("the rest was withheld: it could help an attacker")
-    return ", ".join(parts)
 
 
 def _attempt(attempt: _Fields) -> str:
@@ -147,7 +131,7 @@ def _attempt(attempt: _Fields) -> str:
 def _cause(cause: _Fields) -> str:
     if "code" not in cause:
         return str(cause.get("type"))
-    vendor = _vendor(cause.get("vendor"))
+    vendor = _output.vendor_text(cause.get("vendor"))
     return f"{cause['code']}: {cause.get('message')}{f' ({vendor})' if vendor else ''}"
 
 

@@ -7,7 +7,7 @@ import base64
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kmsplug_protocol import Model, untrusted
@@ -107,6 +107,22 @@ def note(text: str) -> None:
     sys.stderr.write(untrusted(text) + "\n")
 
 
+def named(document: Mapping[str, Any], *names: str) -> str:
+    """Return some members of a document with their names, without those that are absent."""
+    present = (name for name in names if document.get(name) is not None)
+    return ", ".join(f"{name.replace('_', ' ')} {document[name]}" for name in present)
+
+
+def vendor_text(vendor: Any) -> str | None:
+    """Return a provider's own words, from an error's document."""
+    if not isinstance(vendor, dict):
+        return None
+    text = named(vendor, "service", "code", "http_status", "request_id", "message")
+    if not vendor.get("withheld"):
+        return text
+    return f"{text}, the rest is withheld".removeprefix(", ")
+
+
 def report_error(error: KmsplugError, *, as_json: bool) -> None:
     """Tell how a command failed, on stderr: one clear line and what to do, or one JSON document."""
     if as_json:
@@ -116,6 +132,8 @@ def report_error(error: KmsplugError, *, as_json: bool) -> None:
         sys.stderr.write(f"kmsplug: {error.code.value}: {untrusted(line)}\n")
     if error.hint:
         sys.stderr.write(f"  {untrusted(error.hint)}\n")
+    if vendor := vendor_text(error.to_dict().get("vendor")):
+        sys.stderr.write(f"  provider: {untrusted(vendor)}\n")
     if error.diagnosis is not None:
         sys.stderr.write(f"  process: {error.diagnosis.exit}; {untrusted(error.diagnosis.executable)}\n")
         for text in error.diagnosis.stderr[-5:]:
