@@ -208,6 +208,120 @@ def test_a_misspelt_format_is_refused(plugin: Answering, keystore: Keystore, nam
 
 def test_raw_needs_the_permission_of_the_configuration(plugin: Answering) -> None:
     strict = Keystore("main", KeystoreSettings(plugin="p"), plugin)
+    for call in (lambda: strict.encrypt("k", b"x", format="raw"), lambda: strict.decrypt(b"x", format="raw")):
+        with pytest.raises(PolicyDenied) as caught:
+            call()
+        assert caught.value.hint == "set allow_raw = true in [keystores.main]"
+    assert plugin.asked == []
+
+
+def data_key(plaintext: bytes | None) -> GenerateDataKeyResult:
+    """Return the answer of a driver that was asked for a data key."""
+    return GenerateDataKeyResult(
+        key_id="k", key_version="1", mechanism=Mechanism.AES_256_GCM, ciphertext=b"c", plaintext=plaintext
+    )
+
+
+@pytest.mark.parametrize(("answer", "call"), [
+    (data_key(b"short"), lambda k: k.generate_data_key("k", length_bytes=32)),
+    (data_key(None), lambda k: k.generate_data_key("k")),
+    (data_key(b"k" * 32), lambda k: k.generate_data_key("k", with_plaintext=False)),
+    (BatchResult(items=(BatchItem(result={}),)), lambda k: k.batch([("crypto.random", {})] * 2)),
+])  # fmt: skip
+def test_an_answer_to_another_question_is_refused(
+    plugin: Answering, keystore: Keystore, answer: Model, call: Callable[[Any], object]
+) -> None:
+    plugin.answers = [answer]
+    with pytest.raises(ProtocolViolation) as caught:
+        call(keystore)
+    assert {"operation", "plugin", "keystore"} <= set(caught.value.details)
+
+
+def key(number: int) -> Key:
+    """Return the description of a key."""
+    return Key(
+        key_id=f"k{number}",
+        key_version="1",
+        algorithm=KeyAlgorithm.AES_256_GCM,
+        usage=KeyUsage.ENCRYPT_DECRYPT,
+        state=KeyState.ACTIVE,
+    )
+
+
+def test_all_pages_of_keys_are_walked(plugin: Answering, keystore: Keystore) -> None:
+    plugin.answers = [
+        ListKeysResult(keys=(key(1), key(2)), next_cursor="a"),
+        ListKeysResult(keys=(), next_cursor="b"),
+        ListKeysResult(keys=(key(3),)),
+    ]
+
+    keys = keystore.keys()
+    assert [found.key_id for found in keys] == ["k1", "k2", "k3"]
+    assert [params.model_dump()["cursor"] for _, params in plugin.asked] == [None, "a", "b"]
+
+
+def test_a_driver_that_gives_the_same_page_again_and_again_is_caught(
+    plugin: Answering, keystore: Keystore
+) -> None:
+    plugin.answers = [ListKeysResult(keys=(key(1),), next_cursor="a") for _ in range(3)]
+    with pytest.raises(ProtocolViolation, match="the same page"):
+        list(keystore.keys())
+
+
+def test_what_the_package_exports_is_what_it_lists() -> None:
+    public = {
+        name for name, value in vars(kmsplug_host).items()
+        if not name.startswith("_") and not (inspect.ismodule(value) and name != "errors")
+    }  # fmt: skip
+
+    assert sorted(public) == kmsplug_host.__all__
+
+
+def test_the_import_pulls_nothing_that_a_call_does_not_need() -> None:
+    heavy = {"typer", "click", "rich", "jsonschema", "referencing", "asyncio", "sqlalchemy", "boto3", "azure",
+             "hvac", "psutil", "jsonrpcserver", "kmsplug_sdk", "kmsplug_plugins", "kmsplug_host.cli",
+             "kmsplug_host.conformance"}  # fmt: skip
+    program = "import sys, kmsplug_host; print('\\n'.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.split())
+
+    assert "kmsplug_host.client" in loaded
+    assert not loaded & heavy
+
+
+def test_a_deadline_is_one_moment() -> None:
+    soon = Deadline.after(60)
+    assert 59 < soon.remaining_s() <= 60
+    assert not soon.passed
+    assert (Deadline.after(-1).remaining_s(), Deadline.after(-1).passed) == (0.0, True)
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), float("inf"), 86_401, "1", None, [], 10**400])
+def test_a_timeout_that_no_system_can_wait_for_is_refused(timeout: Any) -> None:
+    with pytest.raises(InvalidArgument, match="timeout must be at most 86400 seconds"):
+        caller_deadline(timeout)
+
+
+def test_base64_in_a_batch_is_handed_on_as_it_is(plugin: Answering, keystore: Keystore) -> None:
+    plugin.answers = [BatchResult(items=(BatchItem(result={}),))]
+    text = base64.b64encode(b"\xff\xfe").decode()
+    keystore.batch([("crypto.encrypt", {"key_id": "k", "plaintext": text})])
+
+    ((_, params),) = plugin.asked
+    assert params.model_dump()["calls"][0]["params"] == {"key_id": "k", "plaintext": text}
+
+
+def test_every_error_of_a_call_names_operation_keystore_and_key(keystore: Keystore) -> None:
+    with pytest.raises(KmsplugError) as caught:
+        keystore.get_key("k-1")
+    assert caught.value.details == {"operation": "key.get", "keystore": "main", "key_id": "k-1"}
+
+
+def test_every_change_has_an_idempotency_key_of_its_own_and_nothing_else_has_one(
+    plugin: Answering, keystore: Keystore
+) -> None:
     for call in (keystore.rotate_key, keystore.rotate_key, keystore.get_key):
         with pytest.raises(PluginUnavailable):
             call("k")
@@ -225,7 +339,7 @@ def test_an_unknown_outcome_comes_with_what_to_ask_by(plugin: Answering, keystor
     with pytest.raises(Timeout) as caught:
         keystore.rotate_key("k")
 
-    (_, params), *_ = plugin.asked
+    ((_, params),) = plugin.asked
     assert isinstance(params, Params)
     assert caught.value.details["idempotency_key"] == params.change_key
     assert caught.value.details["operation"] == "key.rotate"
