@@ -61,7 +61,7 @@ class AsyncOperations:
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Key:
-        """Make a key. Never repeated by the host: after `PluginCrashed` or `Timeout` it may exist."""
+        """Make a key. Repeated only where it is known not to exist; else ``outcome`` is unknown."""
         return await self._workers.run(
             self._keystore.create_key,
             algorithm,
@@ -130,7 +130,7 @@ class AsyncOperations:
         return await self._workers.run(self._keystore.backup_key, key_id, timeout=timeout)
 
     async def rotate_key(self, key_id: str, *, timeout: float | None = None) -> Key:
-        """Make a new current version; what older ones made still opens. Never repeated by the host."""
+        """Make a new current version; what older ones made still opens. Repeated as in `create_key`."""
         return await self._workers.run(self._keystore.rotate_key, key_id, timeout=timeout)
 
     async def list_key_versions(

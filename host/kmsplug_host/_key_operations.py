@@ -60,7 +60,7 @@ class KeyOperations(Calls):
         tags: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Key:
-        """Make a key. Never repeated by the host: after `PluginCrashed` or `Timeout` it may exist.
+        """Make a key. Repeated only where it is known not to exist; else ``outcome`` is unknown.
 
         Args:
             algorithm: What to make, as ``AES_256_GCM``.
@@ -164,7 +164,7 @@ class KeyOperations(Calls):
         return self._call("key.backup", KeyParams, BackupResult, timeout, key_id=key_id)
 
     def rotate_key(self, key_id: str, *, timeout: float | None = None) -> Key:
-        """Make a new current version; what older ones made still opens. Never repeated by the host."""
+        """Make a new current version; what older ones made still opens. Repeated as in `create_key`."""
         return self._call("key.rotate", KeyParams, Key, timeout, key_id=key_id)
 
     def list_key_versions(

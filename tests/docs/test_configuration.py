@@ -6,13 +6,21 @@ from pathlib import Path
 
 import pytest
 from kmsplug_host import PluginState
-from kmsplug_host.config import KeystoreSettings, PluginSettings, RecycleSettings, Settings
+from kmsplug_host.config import (
+    BreakerSettings,
+    KeystoreSettings,
+    PluginSettings,
+    RecycleSettings,
+    RetrySettings,
+    Settings,
+)
+from pydantic import BaseModel
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("model", [PluginSettings, KeystoreSettings])
-def test_every_key_is_documented(model: type[PluginSettings | KeystoreSettings]) -> None:
+@pytest.mark.parametrize("model", [PluginSettings, KeystoreSettings, RetrySettings, BreakerSettings])
+def test_every_key_is_documented(model: type[BaseModel]) -> None:
     documented = set(re.findall(r"^\| `([a-z0-9_]+)`", TEXT, re.MULTILINE))
 
     assert set(model.model_fields) <= documented
@@ -29,3 +37,16 @@ def test_the_example_is_a_valid_configuration() -> None:
     settings = Settings.model_validate(tomllib.loads(example))
 
     assert set(settings.all_keystores()) == {"local", "main"}
+
+
+def test_the_defaults_of_a_keystore_are_those_that_are_documented() -> None:
+    defaults = {
+        name: field.default
+        for model in (KeystoreSettings, RetrySettings, BreakerSettings)
+        for name, field in model.model_fields.items()
+        if isinstance(field.default, (int, float)) and not isinstance(field.default, bool)
+    }
+    written = dict(re.findall(r"^\| `(\w+)` \| [^|]*\| `([\d.]+)` \|", TEXT, re.MULTILINE))
+
+    assert len(defaults) > 8
+    assert {name: float(written[name]) for name in defaults} == defaults

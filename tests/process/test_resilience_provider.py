@@ -3,8 +3,10 @@
 A shorter run than in ``make soak``, of the same mixture.
 """
 
+import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,27 +15,39 @@ from pathlib import Path
 from typing import Any
 
 from kmsplug_host import BreakerState, Host, Keystore
+from kmsplug_host.errors import CircuitOpen, ProviderUnavailable
 from kmsplug_protocol import ErrorCode
-from support.host import nothing_left
+from support.host import LONG_S, nothing_left
 
 CALLERS = 16
 SOAK = os.environ.get("KMSPLUG_SOAK") == "1"
 ENCRYPTS = 10_000 if SOAK else 2_000
+DOWN_S = 30 if SOAK else 3
 CREATES, LOST = (10_000, 300) if SOAK else (1_000, 30)
 
 
 @contextmanager
 def misled(folder: Path, *rules: dict[str, Any], **keystore: Any) -> Iterator[Keystore]:
     """Open a keystore whose provider follows *rules* and survives its driver's crashes."""
+    follow(folder, *rules)
     plugin = {
         "driver": "mock",
-        "config": {"state_file": str(folder / "provider"), "scenario": {"seed": 7, "rule": list(rules)}},
+        "config": {
+            "state_file": str(folder / "provider"),
+            "scenario_file": str(folder / "scenario"),
+        },
         "processes": 2,
         "max_crashes": 1_000_000,
     }
     configuration = {"plugins": {"mock": plugin}, "keystores": {"main": {"plugin": "mock", **keystore}}}
     with nothing_left(), Host.open(configuration) as host:
         yield host.keystore("main")
+
+
+def follow(folder: Path, *rules: dict[str, Any]) -> None:
+    """Say what goes wrong from now on."""
+    (folder / "next").write_text(json.dumps({"seed": 7, "rule": rules}), encoding="utf-8")
+    (folder / "next").rename(folder / "scenario")
 
 
 def by_all_callers(count: int, call: Callable[[], object]) -> None:
@@ -70,10 +84,38 @@ def test_every_encrypt_succeeds_though_the_provider_throttles_and_the_driver_cra
 
 def test_creates_whose_answer_is_lost_leave_as_many_keys_as_were_asked_for(tmp_path: Path) -> None:
     lose = {"effect": "lose_reply", "operations": ["key.create"], "every": CREATES // LOST, "times": LOST}
-    with misled(tmp_path, lose, attempt_timeout_s=1.0) as keystore:
+    with misled(tmp_path, lose, attempt_timeout_s=2.0) as keystore:
         made: list[str] = []
-        by_all_callers(CREATES, lambda: made.append(keystore.create_key("AES_256_GCM", timeout=30).key_id))
+        by_all_callers(CREATES, lambda: made.append(keystore.create_key("AES_256_GCM", timeout=60).key_id))
 
         assert len(set(made)) == len(made) == CREATES
         assert sorted(map(attrgetter("key_id"), keystore.keys())) == sorted(made)
         assert keystore.resilience.stats().reconciled == LOST
+
+
+def test_a_provider_that_was_down_was_spared_and_is_found_again(tmp_path: Path) -> None:
+    down = {"effect": "fail", "code": "PROVIDER_UNAVAILABLE", "operations": ["crypto.*"]}
+    with misled(tmp_path, down) as keystore:
+        up = threading.Event()
+
+        def caller() -> float:
+            """Return when the first answer came."""
+            while True:
+                try:
+                    keystore.random(8)
+                    return time.monotonic()
+                except (CircuitOpen, ProviderUnavailable):
+                    up.wait(0.02)
+
+        with ThreadPoolExecutor(CALLERS) as pool:
+            answered = [pool.submit(caller) for _ in range(CALLERS)]
+            up.wait(DOWN_S)
+            follow(tmp_path)
+            returned = time.monotonic()
+            stats = keystore.resilience.stats()
+            found = [future.result(LONG_S) for future in answered]
+
+        assert stats.breaker is not BreakerState.CLOSED
+        assert stats.failures[ErrorCode.PROVIDER_UNAVAILABLE] < 50
+        assert stats.failures[ErrorCode.CIRCUIT_OPEN] > 50
+        assert max(found) - returned < LONG_S

@@ -23,8 +23,9 @@ from kmsplug_host.errors import (
     PluginUnavailable,
     PolicyDenied,
     ProtocolViolation,
+    Timeout,
 )
-from kmsplug_protocol import KEYSTORE_API, BatchResult, Key, Model, Operation
+from kmsplug_protocol import KEYSTORE_API, BatchResult, Key, Model, Operation, Params
 from kmsplug_protocol.messages.crypto import BatchItem, GenerateDataKeyResult
 from kmsplug_protocol.messages.keys import ListKeysResult
 
@@ -39,12 +40,15 @@ class Answering(Plugin):
         super().__init__(PluginSpec("p", settings, Launch((), {}), Path("/"), "settings: p"), "0", supervisor)
         self.answers: list[Model] = []
         self.asked: list[tuple[str, Model]] = []
+        self.failure: Exception | None = None
 
     def call(
         self, operation: Operation, params: Model, deadline: Deadline, attempt_s: float | None = None
     ) -> Model:
         """Answer, or fail as a host does that has just been closed."""
         self.asked.append((operation.wire, params))
+        if self.failure is not None:
+            raise self.failure
         if not self.answers:
             raise PluginUnavailable("the host is closed")
         return self.answers.pop(0)
@@ -313,3 +317,29 @@ def test_every_error_of_a_call_names_operation_keystore_and_key(keystore: Keysto
     with pytest.raises(KmsplugError) as caught:
         keystore.get_key("k-1")
     assert caught.value.details == {"operation": "key.get", "keystore": "main", "key_id": "k-1"}
+
+
+def test_every_change_has_an_idempotency_key_of_its_own_and_nothing_else_has_one(
+    plugin: Answering, keystore: Keystore
+) -> None:
+    for call in (keystore.rotate_key, keystore.rotate_key, keystore.get_key):
+        with pytest.raises(PluginUnavailable):
+            call("k")
+
+    first, second, reading = [params.meta for _, params in plugin.asked if isinstance(params, Params)]
+    assert first is not None
+    assert second is not None
+    assert first.idempotency_key != second.idempotency_key
+    assert reading is None
+
+
+def test_an_unknown_outcome_comes_with_what_to_ask_by(plugin: Answering, keystore: Keystore) -> None:
+    plugin.failure = Timeout("lost")
+
+    with pytest.raises(Timeout) as caught:
+        keystore.rotate_key("k")
+
+    ((_, params),) = plugin.asked
+    assert isinstance(params, Params)
+    assert caught.value.details["idempotency_key"] == params.change_key
+    assert caught.value.details["operation"] == "key.rotate"
