@@ -1,13 +1,14 @@
 """What the provider lacks: the capabilities that a scenario leaves, and the refusal of all others."""
 
-from typing import Any
+from typing import Any, Final
 
-from kmsplug_protocol import AssociatedData, Capability, ErrorCode, KeyAlgorithm
+from kmsplug_protocol import AssociatedData, Capability, ErrorCode, KeyAlgorithm, Origin
 from kmsplug_sdk import DriverError
 
 from .scenario import INPUTS, Gap
 
-_MAKES_KEYS = "key.create"
+_MAKES_KEYS: Final = "key.create"
+_IMPORTS: Final = frozenset({"key.get_import_parameters", "key.import"})
 
 
 class Gaps:
@@ -43,10 +44,17 @@ class Gaps:
             if getattr(request, "mechanism", ...) is None and left[0].mechanism is not None:
                 # Else the default would be a mechanism that is lost.
                 request = request.model_copy(update={"mechanism": left[0].mechanism})
+        if operation == _MAKES_KEYS and request.origin is Origin.IMPORTED and not self._imports(algorithm):
+            raise DriverError(ErrorCode.UNSUPPORTED_OPERATION, "this keystore imports no such keys")
         for row in self._narrowed:
             if _is_for(row, operation, request, algorithm):
                 _check(row, request)
         return request
+
+    def _imports(self, algorithm: KeyAlgorithm | None) -> bool:
+        """Tell whether a key that waits for material could ever get it."""
+        rows = (row for row in self.left if row.key_algorithm in (None, algorithm))
+        return {row.operation for row in rows} >= _IMPORTS
 
 
 def _narrowed(row: Capability, gaps: tuple[Gap, ...]) -> Capability | None:

@@ -104,7 +104,11 @@ class Journal:
 
     def _write(self, kind: str, event: Event) -> None:
         line = orjson.dumps({kind: event}) + b"\n"
-        if self._fd is None or os.write(self._fd, line) != len(line):
+        try:
+            whole = self._fd is not None and os.write(self._fd, line) == len(line)
+        except OSError:
+            whole = False
+        if not whole:  # what was written of it is cut off by the next turn
             raise DriverError(
                 ErrorCode.PROVIDER_UNAVAILABLE, "the state file cannot be written: look at its disk"
             )

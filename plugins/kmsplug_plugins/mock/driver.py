@@ -9,6 +9,7 @@ providers, networks and vendor libraries do. It protects nothing: never give it 
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, ClassVar, Final, TypeVar, cast
 
 from kmsplug_protocol import ConfigureResult, ErrorCode, HealthCheck, HealthDepth, Operation, Outcome, Vendor
@@ -80,7 +81,7 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
     _store: MemoryStore
 
     def __init__(self) -> None:
-        self._journal: Journal | None = None
+        self._closing = ExitStack()
 
     def configure(self, config: MockConfig, *, dry_run: bool) -> ConfigureResult:
         """Take in the scenario and what the state file holds."""
@@ -89,11 +90,12 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
         self._gaps = Gaps(capabilities(type(self)), scenario.gap)
         identity = "mock:new"
         if not dry_run:
-            self._journal = Journal(config.state_file)
-            self._store, self._leases = MemoryStore(self._journal), NoLeases()
-            self._keystores = Keystores(self._journal)
-            self._player = Player(source.current, self._journal)
-            self._journal.open()
+            journal = Journal(config.state_file)
+            self._store, self._leases = MemoryStore(journal), NoLeases()
+            self._keystores = Keystores(journal)
+            self._player = Player(source.current, journal)
+            self._closing.callback(journal.close)
+            journal.open()
             self._store.begin()
             identity = f"mock:{self._store.store_id.hex()}"
         ends = config.state_file is None and any(isinstance(rule, Crash) for rule in scenario.rule)
@@ -105,8 +107,8 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
         )
 
     def health(self, depth: HealthDepth) -> Sequence[HealthCheck]:
-        """Report the calls so far. A rule can name it as `plugin.health`, so it has a say at any depth."""
-        del depth
+        """Report the calls so far. A rule that names `plugin.health` makes it fail, at any depth."""
+        del depth  # there is no provider to spare
         play = self._player.play(HEALTH)
         self._before(play, None)
         calls = ", ".join(f"{name} {count}" for name, count in sorted(self._player.calls.items()))
@@ -114,8 +116,7 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
 
     def close(self) -> None:
         """Close the state file."""
-        if self._journal is not None:
-            self._journal.close()
+        self._closing.close()
 
     def _perform(self, operation: str, request: Any, method: Callable[..., Any]) -> Any:
         """Carry out a request as the scenario wants it."""
@@ -137,15 +138,7 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
                 case SetState() if key_id is not None:
                     self._store.update(key_id, lambda key, to=rule.state: moved(key, to, None))  # type: ignore[misc]
                 case Throttle():
-                    raise DriverError(
-                        ErrorCode.RATE_LIMIT_EXCEEDED,
-                        "too many calls",
-                        outcome=Outcome.NOT_APPLIED,
-                        retry_after_ms=rule.retry_after_ms,
-                        vendor=Vendor(
-                            service=_SERVICE, code="Throttling", http_status=429, request_id=_request_id(play)
-                        ),
-                    )
+                    raise _throttled(rule, play)
                 case Fail(when="before"):
                     raise _failure(rule, play)
                 case Crash(when="before"):
@@ -176,6 +169,16 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
             return self._store.key(request.key_id).algorithm
         except DriverError:
             return None  # the operation itself says what is wrong
+
+
+def _throttled(rule: Throttle, play: Play) -> DriverError:
+    return DriverError(
+        ErrorCode.RATE_LIMIT_EXCEEDED,
+        "too many calls",
+        outcome=Outcome.NOT_APPLIED,
+        retry_after_ms=rule.retry_after_ms,
+        vendor=Vendor(service=_SERVICE, code="Throttling", http_status=429, request_id=_request_id(play)),
+    )
 
 
 def _failure(rule: Fail, play: Play) -> DriverError:

@@ -42,6 +42,16 @@ def test_what_uses_a_key_is_missing_on_one_kind_alone() -> None:
         assert keystore.code("crypto.encrypt", key_id="key-none", plaintext=SECRET) == "KEY_NOT_FOUND"
 
 
+@pytest.mark.parametrize("operation", ["key.import", "key.get_import_parameters"])
+def test_no_key_is_made_that_would_wait_for_material_in_vain(operation: str) -> None:
+    with mock(gaps=[{"operations": [operation], "key_algorithm": "AES_256_GCM"}]) as keystore:
+        assert (
+            keystore.code("key.create", algorithm="AES_256_GCM", origin="imported") == "UNSUPPORTED_OPERATION"
+        )
+        assert keystore.create("HMAC_SHA_256", origin="imported")
+        assert keystore.create("AES_256_GCM")
+
+
 def test_where_the_default_mechanism_is_missing_the_next_one_is_the_default() -> None:
     gap = {"operations": ["crypto.wrap_key", "crypto.unwrap_key"], "mechanism": "AES_256_KW"}
 

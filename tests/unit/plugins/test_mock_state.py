@@ -1,6 +1,7 @@
 """What is in the files: a scenario that changes meanwhile, keys and counts that several sessions share."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,21 @@ def test_a_line_that_was_torn_by_a_kill_is_as_if_it_had_never_been_begun(tmp_pat
         with mock(config={"state_file": str(file)}) as keystore:
             assert keystore.states(key_id) == ["ACTIVE"]
             assert keystore.create()
+
+
+def test_a_disk_that_is_full_fails_the_call_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with mock(config={"state_file": str(file)}) as keystore:
+        keystore.create()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 20, hard))
+        try:
+            assert keystore.code("crypto.random", length_bytes=16) == "PROVIDER_UNAVAILABLE"
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        assert keystore.call("crypto.random", length_bytes=16)
+        assert calls(keystore) == "crypto.random 1, key.create 1, plugin.health 1"
 
 
 def test_the_state_file_is_its_owners_alone(tmp_path: Path) -> None:
