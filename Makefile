@@ -35,7 +35,8 @@ types: $(VENV)/.dev ## static types, strict
 package: $(VENV)/.dev ## build the wheel, check its file list, try it in an environment of its own
 	@$(BIN)/python tests/package/check_wheel.py
 
-conformance: $(VENV)/.runtime ## run the conformance core on the local driver
+conformance: $(VENV)/.runtime ## run the conformance core on the drivers that need no provider: mock, local
+	@$(BIN)/kmsplug conformance --timeout 120 -- $(BIN)/python -m kmsplug_plugins.mock
 	@tmp=$$(mktemp -d) && printf 'path = "%s/store"\n' "$$tmp" > "$$tmp/local.toml" && \
 	$(BIN)/kmsplug conformance --config "$$tmp/local.toml" -- $(BIN)/python -m kmsplug_plugins.local; \
 	status=$$?; rm -rf "$$tmp"; exit $$status
