@@ -16,16 +16,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pair
 import psutil
 from kmsplug_host import Host
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from measure import PARTS, Call, calls_a_second, latencies_us, summary
+from plot import draw, percentiles
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -33,38 +36,6 @@ from rich.table import Table
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
 RESULTS = HERE / "results"
-CALLERS = 16
-Call = Callable[[], object]
-
-
-def one_caller(call: Call, count: int) -> dict[str, float]:
-    """Return latencies in microseconds."""
-    for _ in range(50):
-        call()
-    samples = []
-    for _ in range(count):
-        began = time.perf_counter()
-        call()
-        samples.append((time.perf_counter() - began) * 1e6)
-    samples.sort()
-    at = {name: samples[min(count - 1, int(count * part))] for name, part in _PARTS.items()}
-    return {**at, "calls_s": 1e6 * count / sum(samples)}
-
-
-_PARTS = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
-
-
-def many_callers(call: Call, count: int) -> float:
-    """Return calls a second of 16 threads together."""
-    threads = [
-        threading.Thread(target=lambda: [call() for _ in range(count // CALLERS)]) for _ in range(CALLERS)
-    ]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return (count // CALLERS) * CALLERS / (time.perf_counter() - began)
 
 
 @contextlib.contextmanager
@@ -173,11 +144,12 @@ def measure(rounds: int, count: int) -> dict[str, Any]:
     ):
         calls = {**ours, **theirs, **mcp}
         seen: dict[str, list[dict[str, float]]] = {name: [] for name in calls}
+        distribution: dict[str, list[float]] = {name: [] for name in calls}
         for _ in track(range(rounds), description="rounds", console=Console(stderr=True)):
             for name, call in calls.items():
-                found = one_caller(call, count)
-                found["calls_s_16"] = many_callers(call, count)
-                seen[name].append(found)
+                samples = latencies_us(call, count)
+                distribution[name] += samples
+                seen[name].append({**summary(samples), "calls_s_16": calls_a_second(call, count)})
     medians = {
         name: {metric: statistics.median(found[metric] for found in samples) for metric in samples[0]}
         for name, samples in seen.items()
@@ -198,6 +170,7 @@ def measure(rounds: int, count: int) -> dict[str, Any]:
         "facts": {**facts, **import_facts()},
         "microseconds": medians,
         "times_better_than": ratios,
+        "percentiles_us": {name: percentiles(samples) for name, samples in distribution.items()},
         "rounds_seen": seen,
     }
 
@@ -211,7 +184,7 @@ def show(result: dict[str, Any]) -> None:
     for column in ("call", "p50", "p99", "p99.9", "calls/s", "16 callers"):
         table.add_column(column, justify="left" if column == "call" else "right")
     for name, row in result["microseconds"].items():
-        table.add_row(name, *(f"{row[key]:,.0f}" for key in (*_PARTS, "calls_s", "calls_s_16")))
+        table.add_row(name, *(f"{row[key]:,.0f}" for key in (*PARTS, "calls_s", "calls_s_16")))
     console.print(table)
     for name, ratio in result["times_better_than"].items():
         console.print(f"  {ratio:5.1f} times better than {name}")
@@ -224,13 +197,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--count", type=int, default=2000, help="calls of each candidate in a round")
+    parser.add_argument("--pair", metavar="REF", help="instead: this tree against another commit")
     arguments = parser.parse_args()
-    result = measure(arguments.rounds, arguments.count)
-    show(result)
+    if arguments.pair is not None:
+        name, result = "pair", pair.measure(arguments.pair, arguments.rounds, arguments.count)
+        pair.show(result)
+    else:
+        name, result = "bench", measure(arguments.rounds, arguments.count)
+        show(result)
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
+    path = RESULTS / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    print(f"written: {path.relative_to(HERE.parent)}")
+    if arguments.pair is None:
+        picture = path.with_suffix(".png")
+        draw(result["percentiles_us"], picture)
+        print(f"written: {picture.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ._key_operations import KeyOperations
 from ._plugin import Plugin
 from .config import KeystoreSettings
 from .errors import InvalidArgument, PolicyDenied
-from .shims import envelope
+from .shims import envelope, envelope_stream
 from .shims.envelope_format import check_context
 from .shims.envelope_types import Context, Opened, Progress, Seal, Sealed, Sink, Source, Unseal
 
@@ -179,7 +179,7 @@ class Keystore(KeyOperations, CryptoOperations):
         """
         deadline = self.deadline(timeout)
         prefix, sealer, facts = self._begin_seal(key_id, context, store_context, tenant, deadline)
-        envelope.seal_stream(prefix, sealer, source, sink, progress)
+        envelope_stream.seal_stream(prefix, sealer, source, sink, progress)
         return facts
 
     @overload
@@ -397,11 +397,11 @@ def open_stream(
     deadline: Deadline,
 ) -> Unseal:
     """Open an envelope that is read from *source* with one of *keystores*."""
-    header, head = envelope.read_head(source)
+    header, head = envelope_stream.read_head(source)
     opener, facts = envelope.begin_open(
         keystores, header, head, context, tenant=tenant, keys=keys, deadline=deadline
     )
-    envelope.open_stream(opener, source, sink, progress)
+    envelope_stream.open_stream(opener, source, sink, progress)
     return facts
 
 

@@ -9,6 +9,7 @@ from kmsplug_host.conformance import Outcome, Report, run
 TESTS = Path(__file__).resolve().parents[1]
 PLAIN = TESTS / "drivers" / "plain_driver.py"
 EVERYTHING = TESTS / "conformance" / "everything_driver.py"
+MANAGING = TESTS / "conformance" / "managing_driver.py"
 
 
 def try_file(path: Path, *, only: Collection[str] | None = None, timeout_s: float = 20) -> Report:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conformance.drivers import EVERYTHING, PLAIN, failures, try_file
+from conformance.drivers import EVERYTHING, MANAGING, PLAIN, failures, try_file
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,11 @@ ROTATED = "        key.versions.append(Version("
 NAMED = "[one for one in versions if one.name == request.key_version]"
 
 # For what the plain driver does not offer.
+GRANTED = """\
+    def grant_trust(self, request: wire.TrustParams) -> wire.EmptyResult:
+        self.known(request.identity)
+"""
+
 EVERYTHING_MUTANTS = (
     mutant(
         "disables making only",
@@ -274,6 +279,48 @@ EVERYTHING_MUTANTS = (
 )
 
 
+MANAGING_MUTANTS = (
+    mutant(
+        "quotes the access data that it refuses",
+        "access.validate",
+        ('reason="exactly a role is needed")', 'reason=f"not {request.access_data}")'),
+    ),
+    mutant(
+        "transforms whatever access data",
+        "access.transform",
+        (
+            '        if request.access_data.keys() != {"role"}:\n            raise',
+            "        if False:\n            raise",
+        ),
+        ('request.access_data["role"]', "str(request.access_data)"),
+    ),
+    mutant("knows no region", "access.region", ('region="memory"', 'region=""')),
+    mutant(
+        "knows where a key lives that does not exist",
+        "access.unknown_key",
+        ("self.find(request.key_id)\n        return wire.GetRegion", "return wire.GetRegion"),
+    ),
+    mutant(
+        "gives a name to two keystores",
+        "keystores.provision",
+        ('raise DriverError(ErrorCode.ALREADY_EXISTS, "the name is taken")', "pass"),
+    ),
+    mutant(
+        "ends the keystore that it serves",
+        "keystores.own",
+        (
+            "if request.identity == OWN:",
+            "if request.identity == OWN: return wire.EmptyResult()\n        if 0:",
+        ),
+    ),
+    mutant(
+        "trusts on keystores that are gone",
+        "keystores.trust",
+        (GRANTED, GRANTED.replace("self.known(request.identity)", "pass")),
+    ),
+)
+
+
 @pytest.mark.parametrize("mutant", PLAIN_MUTANTS, ids=lambda mutant: mutant.does)
 def test_a_plain_driver_is_caught_that(mutant: Mutant, tmp_path: Path) -> None:
     driver = mutant.write(PLAIN, tmp_path)
@@ -286,6 +333,15 @@ def test_a_plain_driver_is_caught_that(mutant: Mutant, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mutant", EVERYTHING_MUTANTS, ids=lambda mutant: mutant.does)
 def test_a_driver_with_every_operation_is_caught_that(mutant: Mutant, tmp_path: Path) -> None:
     driver = mutant.write(EVERYTHING, tmp_path)
+
+    report = try_file(driver, only=mutant.fails.split(), timeout_s=10)
+
+    assert failures(report).keys() == {*mutant.fails.split()}
+
+
+@pytest.mark.parametrize("mutant", MANAGING_MUTANTS, ids=lambda mutant: mutant.does)
+def test_a_driver_that_manages_is_caught_that(mutant: Mutant, tmp_path: Path) -> None:
+    driver = mutant.write(MANAGING, tmp_path)
 
     report = try_file(driver, only=mutant.fails.split(), timeout_s=10)
 

@@ -17,7 +17,7 @@ _CREATE: Final = offers("key.create", "key.reconcile")
 _ROTATE: Final = offers("key.create", "key.rotate", "key.reconcile")
 
 
-@RECONCILE.case("create", "4.6-16 4.6-17", _CREATE, hint="write the idempotency key in one step with the key")
+@RECONCILE.case("create", "4.6-19 4.6-20", _CREATE, hint="write the idempotency key in one step with the key")
 def create(bench: Bench) -> None:
     """A create that was carried out is found by its idempotency key, one that never came is not."""
     change = _change()
@@ -32,7 +32,7 @@ def create(bench: Bench) -> None:
     check(other.outcome is not Outcome.APPLIED, "a create that never came is said to be applied")
 
 
-@RECONCILE.case("rotate", "4.6-16 4.6-17", _ROTATE, hint="keep which rotate made which version")
+@RECONCILE.case("rotate", "4.6-19 4.6-20", _ROTATE, hint="keep which rotate made which version")
 def rotate(bench: Bench) -> None:
     """A rotate that was carried out is found, also after another one; one that never came is not."""
     key = _create(bench, _change())
@@ -51,7 +51,7 @@ def rotate(bench: Bench) -> None:
 
 
 @RECONCILE.case(
-    "in_progress", "4.6-17", _CREATE, hint="answer unknown while it is in progress, or make one key of two"
+    "in_progress", "4.6-20", _CREATE, hint="answer unknown while it is in progress, or make one key of two"
 )
 def in_progress(bench: Bench) -> None:
     """What is repeated because it was not_applied has the effect of one, also if it was in progress then."""
@@ -68,7 +68,7 @@ def in_progress(bench: Bench) -> None:
         check(second.key_id == first.key_id, "two creates under one idempotency key made two keys")
 
 
-@RECONCILE.case("unknown", "4.6-17", offers("key.reconcile"), hint="answer unknown for what you do not keep")
+@RECONCILE.case("unknown", "4.6-20", offers("key.reconcile"), hint="answer unknown for what you do not keep")
 def unknown(bench: Bench) -> None:
     """Nothing certain is said of operations that do not exist."""
     found = _ask(bench, "key.no_such_operation", _change())

@@ -13,6 +13,7 @@ from .cases_binding import BINDING
 from .cases_crypto import CRYPTO
 from .cases_framing import CLEAN_STDOUT, FRAMING
 from .cases_keys import KEYS
+from .cases_management import ACCESS, KEYSTORES
 from .cases_reconcile import RECONCILE
 from .cases_session import SESSION
 from .cases_signing import SIGNING
@@ -28,6 +29,8 @@ CASES: Final[tuple[Case, ...]] = (
     *CRYPTO.all,
     *BINDING.all,
     *SIGNING.all,
+    *ACCESS.all,
+    *KEYSTORES.all,
     *CLEAN_STDOUT.all,
 )
 """Every case, in the order in which they run: the first opens a session, the last looks back at all."""

@@ -26,14 +26,12 @@ from kmsplug_host.errors import (
 )
 
 from . import envelope_format as fmt
-from .envelope_types import Context, Progress, Seal, Sink, Source, Unseal, Wrapping
+from .envelope_types import Context, Seal, Unseal, Wrapping
 
 PUBLIC_ALGORITHMS: Final = frozenset({"RSA-OAEP-256", "RSA-OAEP"})
 """Wrap algorithms that anybody can write with: opening one proves nothing about its sender."""
 
 _MAX_UNWRAPS: Final = 3
-# 1 MiB a step: large enough that Python's share is small, small enough for the cache.
-_BLOCK_CHUNKS: Final = 64
 
 
 def begin_seal(
@@ -97,22 +95,6 @@ def seal(prefix: bytes, sealer: cobblestone.Sealer, plaintext: bytes) -> bytes:
     out[:start] = prefix + sealer.header
     sealer.seal_into(memoryview(plaintext), memoryview(out)[start:], final=True)
     return bytes(out)
-
-
-def seal_stream(
-    prefix: bytes, sealer: cobblestone.Sealer, source: Source, sink: Sink, progress: Progress | None
-) -> None:
-    """Write the envelope of everything in *source*, in constant memory."""
-    _write_all(sink, memoryview(prefix + sealer.header))
-    block = memoryview(bytearray(_BLOCK_CHUNKS * cobblestone.CHUNK_BYTES))
-    out = memoryview(bytearray(_BLOCK_CHUNKS * cobblestone.SEALED_CHUNK_BYTES + cobblestone.TAG_BYTES))
-    length = len(block)
-    while length == len(block):
-        length = _fill(source, block)
-        written = sealer.seal_into(block[:length], out, final=length < len(block))
-        _write_all(sink, out[:written])
-        if progress is not None:
-            progress(length)
 
 
 def begin_open(
@@ -190,36 +172,6 @@ def open_payload(opener: cobblestone.Opener, chunks: memoryview) -> Secret:
     except cobblestone.CobblestoneError:
         raise fmt.refused() from None
     return Secret(out)
-
-
-def open_stream(opener: cobblestone.Opener, source: Source, sink: Sink, progress: Progress | None) -> None:
-    """Write the verified plaintext of the rest of *source*, in constant memory.
-
-    Raises:
-        InvalidCiphertext: It was changed or cut; what was written before is genuine but not all.
-    """
-    block = memoryview(bytearray(_BLOCK_CHUNKS * cobblestone.SEALED_CHUNK_BYTES))
-    out = memoryview(bytearray(_BLOCK_CHUNKS * cobblestone.CHUNK_BYTES))
-    length = len(block)
-    while length == len(block):
-        length = _fill(source, block)
-        try:
-            written = opener.open_into(block[:length], out, final=length < len(block))
-        except cobblestone.CobblestoneError:
-            raise fmt.refused() from None
-        _write_all(sink, out[:written])
-        if progress is not None:
-            progress(length)
-
-
-def read_head(source: Source) -> tuple[bytes, bytes]:
-    """Read an envelope up to its chunks and return its header and the first 56 bytes of its payload.
-
-    Raises:
-        InvalidCiphertext: This is no envelope, or it ends too early.
-    """
-    header = _read_exactly(source, fmt.header_length(_read_exactly(source, fmt.PREFIX_BYTES)))
-    return header, _read_exactly(source, cobblestone.HEADER_BYTES)
 
 
 def split(envelope: bytes) -> tuple[bytes, bytes, memoryview]:
@@ -333,33 +285,3 @@ def _check(
     if not hmac.compare_digest(tag, header.tag):
         raise fmt.refused()
     return opener
-
-
-def _fill(source: Source, block: memoryview) -> int:
-    """Read until *block* is full or the source ends; return how many bytes there are."""
-    length = 0
-    while length < len(block):
-        count = source.readinto(block[length:])
-        if count is None:  # "nothing yet" must not be taken for the end: the rest would be lost silently
-            raise InvalidArgument("the source is non-blocking: give one that waits for its data")
-        if count == 0:
-            break
-        length += count
-    return length
-
-
-def _write_all(sink: Sink, data: memoryview) -> None:
-    """Write everything; an unbuffered file may take a part at a time."""
-    written = 0
-    while written < len(data):
-        count = sink.write(data[written:])
-        if not count:
-            raise InvalidArgument("the sink takes no more data: give one that waits")
-        written += count
-
-
-def _read_exactly(source: Source, length: int) -> bytes:
-    data = bytearray(length)
-    if _fill(source, memoryview(data)) < length:
-        raise fmt.refused()
-    return bytes(data)

@@ -1,29 +1,17 @@
-"""The operations of whoever manages keystores: provisioning, trust, and judging access data."""
-
-import json
+"""The operations of whoever manages keystores: making and ending them, and who trusts whom."""
 
 from kmsplug_protocol import (
     EmptyResult,
     ErrorCode,
-    GetRegionParams,
-    GetRegionResult,
     KeystoreParams,
     KeystoreResult,
     ProvisionParams,
-    TransformAccessParams,
-    TransformAccessResult,
     TrustParams,
-    ValidateAccessParams,
-    ValidateKeyParams,
-    ValidationResult,
 )
 from kmsplug_sdk import DriverError, provides
 
 from ._journal import Event, Journal
 from ._store import MemoryStore
-
-_REGION = "mock-1"
-_ACCESS_DATA = "account"  # the one member without which nobody reaches a key here
 
 
 class Keystores:
@@ -75,42 +63,10 @@ class Keystores:
 
 
 class ManagementOperations:
-    """The part of the driver that software keystores do not share: a file has no region and no accounts."""
+    """The part of the driver that other software keystores lack: in a file there are no other keystores."""
 
     _keystores: Keystores
     _store: MemoryStore
-
-    @provides()
-    def validate_key(self, request: ValidateKeyParams) -> ValidationResult:
-        """Tell whether a key is there and is what is expected."""
-        try:
-            key = self._store.key(request.key_id)
-        except DriverError as error:
-            return ValidationResult(valid=False, reason=error.message)
-        if request.algorithm not in (None, key.algorithm):
-            return ValidationResult(valid=False, reason=f"the key is {key.algorithm}")
-        if request.region not in (None, _REGION):
-            return ValidationResult(valid=False, reason=f"the key is in {_REGION}")
-        return ValidationResult(valid=True)
-
-    @provides()
-    def validate_key_access(self, request: ValidateAccessParams) -> ValidationResult:
-        """Tell whether access data name an account."""
-        if request.access_data.get(_ACCESS_DATA):
-            return ValidationResult(valid=True)
-        return ValidationResult(valid=False, reason=f"{_ACCESS_DATA} is missing")
-
-    @provides()
-    def transform_key_access(self, request: TransformAccessParams) -> TransformAccessResult:
-        """Return access data as one JSON text, beside the key that they are for."""
-        text = json.dumps(request.access_data, sort_keys=True)
-        return TransformAccessResult(access_data={"key": request.key_id, "access": text})
-
-    @provides()
-    def get_key_region(self, request: GetRegionParams) -> GetRegionResult:
-        """Return the one region, for every key that is there."""
-        self._store.key(request.key_id)
-        return GetRegionResult(region=_REGION)
 
     @provides()
     def provision_keystore(self, request: ProvisionParams) -> KeystoreResult:
@@ -122,6 +78,12 @@ class ManagementOperations:
     @provides()
     def deprovision_keystore(self, request: KeystoreParams) -> EmptyResult:
         """End a keystore that was provisioned."""
+        if request.identity == self._store.identity:
+            raise DriverError(
+                ErrorCode.INVALID_ARGUMENT,
+                "this is the keystore of the session: end another",
+                path="identity",
+            )
         self._keystores.deprovision(request.identity)
         return EmptyResult()
 

@@ -97,7 +97,7 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
             self._closing.callback(journal.close)
             journal.open()
             self._store.begin()
-            identity = f"mock:{self._store.store_id.hex()}"
+            identity = self._store.identity
         ends = config.state_file is None and any(isinstance(rule, Crash) for rule in scenario.rule)
         return ConfigureResult(
             identity=identity,

@@ -3,7 +3,6 @@
 The keystores here are in memory but real: AES-GCM and RSA-OAEP by `cryptography`.
 """
 
-import io
 import json
 import os
 from pathlib import Path
@@ -276,101 +275,6 @@ def test_recipients_of_a_new_kind_are_skipped() -> None:
 
     with pytest.raises(AccessDenied):
         unseal([keystore], forged + head + bytes(chunks))
-
-
-@pytest.mark.parametrize(
-    "length", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 64 * CHUNK, 64 * CHUNK + 1, 130 * CHUNK]
-)
-def test_streams_and_bytes_are_the_same_format(length: int) -> None:
-    keystore = MemoryKeystore()
-    plaintext = os.urandom(length)
-    prefix, sealer, _ = envelope.begin_seal(
-        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
-    )
-    sealed, opened = io.BytesIO(), io.BytesIO()
-    steps: list[int] = []
-
-    envelope.seal_stream(prefix, sealer, io.BytesIO(plaintext), sealed, steps.append)
-    assert unseal([keystore], sealed.getvalue())[0] == plaintext
-    sealed.seek(0)
-    header, head = envelope.read_head(sealed)
-    opener, _ = envelope.begin_open(
-        [keystore], header, head, None, tenant=None, keys=None, deadline=Deadline.after(5)
-    )
-    envelope.open_stream(opener, sealed, opened, None)
-
-    assert opened.getvalue() == plaintext
-    assert sum(steps) == length
-
-
-class Trickle(io.RawIOBase):
-    """A source that gives a few bytes at a time, as a pipe may."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
-
-    def readinto(self, buffer: Any, /) -> int:
-        count = min(len(buffer), len(self._data), 1000)
-        buffer[:count] = self._data[:count]
-        self._data = self._data[count:]
-        return count
-
-
-class Sip(io.RawIOBase):
-    """A sink that takes a part at a time, as an unbuffered file may."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-
-    def write(self, data: Any, /) -> int:
-        self.data += data[:777]
-        return min(len(data), 777)
-
-
-def test_short_reads_and_short_writes_lose_nothing() -> None:
-    keystore = MemoryKeystore()
-    plaintext = os.urandom(3 * CHUNK + 5)
-    prefix, sealer, _ = envelope.begin_seal(
-        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
-    )
-    sink = Sip()
-
-    envelope.seal_stream(prefix, sealer, Trickle(plaintext), sink, None)
-
-    assert unseal([keystore], bytes(sink.data))[0] == plaintext
-
-
-class NotYet(io.RawIOBase):
-    """A non-blocking source without data."""
-
-    def readinto(self, buffer: Any, /) -> None:
-        return None
-
-
-def test_nothing_yet_is_not_taken_for_the_end() -> None:
-    keystore = MemoryKeystore()
-    prefix, sealer, _ = envelope.begin_seal(
-        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
-    )
-
-    with pytest.raises(InvalidArgument, match="non-blocking"):
-        envelope.seal_stream(prefix, sealer, NotYet(), io.BytesIO(), None)
-
-
-def test_a_cut_stream_releases_only_genuine_bytes_and_then_fails() -> None:
-    keystore = MemoryKeystore()
-    plaintext = os.urandom(100 * CHUNK)
-    ciphertext = seal(keystore, plaintext)
-    source, sink = io.BytesIO(ciphertext[: -2 * CHUNK]), io.BytesIO()
-    header, head = envelope.read_head(source)
-    opener, _ = envelope.begin_open(
-        [keystore], header, head, None, tenant=None, keys=None, deadline=Deadline.after(5)
-    )
-
-    with pytest.raises(InvalidCiphertext):
-        envelope.open_stream(opener, source, sink, None)
-
-    assert plaintext.startswith(sink.getvalue())
 
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "envelope_v1.json").read_text())

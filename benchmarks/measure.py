@@ -1,0 +1,43 @@
+"""How a call is timed: by one caller for its latency, by many at once for the rate."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+CALLERS: Final = 16
+WARM_UP: Final = 50
+PARTS: Final = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+Call = Callable[[], object]
+
+
+def latencies_us(call: Call, count: int) -> list[float]:
+    """Return what each of *count* calls of one caller took, in microseconds, shortest first."""
+    for _ in range(WARM_UP):
+        call()
+    samples = []
+    for _ in range(count):
+        began = time.perf_counter()
+        call()
+        samples.append((time.perf_counter() - began) * 1e6)
+    samples.sort()
+    return samples
+
+
+def summary(samples: list[float]) -> dict[str, float]:
+    """Return percentiles of sorted latencies, and calls a second."""
+    count = len(samples)
+    at = {name: samples[min(count - 1, int(count * part))] for name, part in PARTS.items()}
+    return {**at, "calls_s": 1e6 * count / sum(samples)}
+
+
+def calls_a_second(call: Call, count: int) -> float:
+    """Return the rate of `CALLERS` threads together."""
+    share = count // CALLERS
+    threads = [threading.Thread(target=lambda: [call() for _ in range(share)]) for _ in range(CALLERS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return share * CALLERS / (time.perf_counter() - began)
