@@ -48,11 +48,7 @@ class Keystores:
 
     def _find(self, identity: str) -> frozenset[str]:
         if identity not in self._trusted:
-            raise DriverError(
-                ErrorCode.INVALID_ARGUMENT,
-                f"there is no keystore {identity!r}: provision it",
-                path="identity",
-            )
+            raise DriverError(ErrorCode.KEY_NOT_FOUND, f"there is no keystore {identity!r}: provision it")
         return self._trusted[identity]
 
     def _changed(self, event: Event) -> None:
