@@ -1,5 +1,6 @@
 """All operations together: what a driver of a software keystore derives from, beside the SDK's base."""
 
+from .access_operations import AccessOperations
 from .batch import BatchOperations
 from .crypto_operations import CryptoOperations
 from .import_operations import ImportOperations
@@ -11,6 +12,7 @@ from .secret_operations import SecretOperations
 
 class SoftwareKeystore(
     KeyOperations,
+    AccessOperations,
     LifecycleOperations,
     LabelOperations,
     CryptoOperations,

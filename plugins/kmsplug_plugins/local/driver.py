@@ -17,7 +17,6 @@ from kmsplug_plugins._software.keystore import SoftwareKeystore
 from kmsplug_plugins._software.leases import Leases
 from kmsplug_plugins._software.lifecycle import KEY_NAMESPACE, MAX_DELETION_DAYS
 
-from ._access_operations import AccessOperations
 from ._opening import inspect_store, open_store
 from ._store import Store
 from .config import LocalConfig
@@ -28,7 +27,7 @@ _KEY_BESIDE_DATABASE: Final = (
 )
 
 
-class LocalDriver(AccessOperations, SoftwareKeystore, Driver[LocalConfig]):
+class LocalDriver(SoftwareKeystore, Driver[LocalConfig]):
     """Keys in a folder of this machine. Several processes may share it."""
 
     name: ClassVar[str] = "local"

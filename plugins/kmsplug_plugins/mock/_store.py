@@ -45,6 +45,11 @@ class MemoryStore:
         journal.listen("call", self._called)
         journal.listen("key", self._changed)
 
+    @property
+    def identity(self) -> str:
+        """The identity of the keystore."""
+        return f"mock:{self.store_id.hex()}"
+
     def begin(self) -> None:
         """Give a new store its id and its keys."""
         with self._journal.turn() as happen:

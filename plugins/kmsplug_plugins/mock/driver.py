@@ -23,7 +23,7 @@ from kmsplug_plugins._software.states import moved
 
 from ._gaps import Gaps
 from ._journal import Journal
-from ._management import Keystores, ManagementOperations, identity_of
+from ._management import Keystores, ManagementOperations
 from ._player import Play, Player
 from ._store import MemoryStore, NoLeases
 from .config import MockConfig, ScenarioSource
@@ -97,7 +97,7 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
             self._closing.callback(journal.close)
             journal.open()
             self._store.begin()
-            identity = identity_of(self._store)
+            identity = self._store.identity
         ends = config.state_file is None and any(isinstance(rule, Crash) for rule in scenario.rule)
         return ConfigureResult(
             identity=identity,

@@ -207,18 +207,3 @@ def test_keystores_are_provisioned_once_trusted_and_ended() -> None:
                 keystore.call(method, identity=identity, subject="role/app")
         keystore.call("keystore.deprovision", identity=identity)
         assert keystore.code("keystore.grant_trust", identity=identity, subject="x") == "KEY_NOT_FOUND"
-
-
-def test_keys_and_access_data_are_judged_without_being_used() -> None:
-    with mock() as keystore:
-        key_id = keystore.create()
-
-        assert keystore.call("key.validate", key_id=key_id, algorithm="AES_256_GCM", region="mock-1")["valid"]
-        for wrong in ({"key_id": "key-none"}, {"key_id": key_id, "algorithm": "RSA_2048"}):
-            assert not keystore.call("key.validate", **wrong)["valid"]
-        assert not keystore.call("key.validate", key_id=key_id, region="elsewhere")["valid"]
-        assert keystore.call("key.validate_access", access_data={"account": "1"})["valid"]
-        assert not keystore.call("key.validate_access", access_data={})["valid"]
-        assert keystore.call("key.get_region", key_id=key_id)["region"] == "mock-1"
-        access = keystore.call("key.transform_access", key_id=key_id, access_data={"account": "1"})
-        assert access["access_data"] == {"key": key_id, "access": '{"account": "1"}'}

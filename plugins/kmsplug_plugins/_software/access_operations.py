@@ -16,8 +16,8 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError, provides
 
-from kmsplug_plugins._software.records import StoredKey
-from kmsplug_plugins._software.store import Store
+from .records import StoredKey
+from .store import Store
 
 _REGION: Final = "local"
 _NO_ACCESS_DATA: Final = "keys of this driver need no access data: leave them empty"
