@@ -61,8 +61,8 @@ class PluginSpec:
         launch: What to run.
         folder: What relative paths in its settings are relative to.
         where: Where its table stands, for errors: ``plugins.toml: plugins.main``.
-        release_file: What ends its quarantine when it is touched.
         redactor: Learns the secrets of its settings, and takes them out of what any driver of the host says.
+        release_file: What ends its quarantine when it is touched.
     """
 
     name: str
@@ -70,26 +70,30 @@ class PluginSpec:
     launch: Launch
     folder: Path
     where: str
+    redactor: Redactor
     release_file: Path | None = None
-    redactor: Redactor = field(default_factory=Redactor)
 
 
-def prepare_plugins(source: Source, names: Collection[str]) -> list[PluginSpec]:
+def prepare_plugins(source: Source, names: Collection[str], redactor: Redactor) -> list[PluginSpec]:
     """Find the executables of the plugins of these names, in the order of the file.
+
+    Args:
+        source: The configuration.
+        names: Which of its plugins.
+        redactor: The host's: a secret of one plugin is looked for in what all of them say.
 
     Raises:
         ConfigurationError: There is no such driver or executable, it cannot be trusted, or this machine
             does not have the isolation that is asked for.
     """
     specs = []
-    redactor = Redactor()
     for name, settings in source.settings.plugins.items():
         if name in names:
             where = f"{source.name}: plugins.{name}"
             prepare = _prepare_driver if settings.command is None else _prepare_command
             launch = prepare(settings, source.folder, where)
             release_file = source.release_file(name)
-            specs.append(PluginSpec(name, settings, launch, source.folder, where, release_file, redactor))
+            specs.append(PluginSpec(name, settings, launch, source.folder, where, redactor, release_file))
     return specs
 
 

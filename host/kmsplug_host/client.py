@@ -18,6 +18,7 @@ from ._deadline import Deadline, caller_deadline
 from ._events import Events, PluginEvent
 from ._launch import PluginSpec, prepare_plugins
 from ._plugin import Plugin
+from ._redaction import Redactor
 from ._reload import Changeover
 from ._replica import START_DEADLINE_S
 from ._status import PluginStatus
@@ -46,6 +47,7 @@ class Host:
         self._given = given
         self._source = source
         self._wanted = wanted
+        self._redactor = Redactor()
         self._version = version()
         self._pid = os.getpid()
         self._supervisor = Supervisor()
@@ -71,12 +73,11 @@ class Host:
             KmsplugError: A plugin did not start; ``diagnosis`` says what is known about its process.
         """
         settings = load(source)
-        specs = prepare_plugins(settings, _plugins_of(settings, keystores))
         host = cls(source, settings, keystores)
         # Closing is armed before anything runs: a failure must not leave a process behind.
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(host.close)
-            host._change(settings, specs)
+            host._change(settings)
             on_failure.pop_all()
         return host
 
@@ -132,7 +133,7 @@ class Host:
         try:
             given = self._given if source is None else source
             settings = load(given)
-            self._change(settings, prepare_plugins(settings, _plugins_of(settings, self._wanted)))
+            self._change(settings)
             self._given = given
         finally:
             self._reloading.release()
@@ -251,8 +252,9 @@ class Host:
             known = ", ".join(sorted(self._plugins)) or "none"
             raise ConfigurationError(f"{self._source.name}: no plugin {name!r}, there are: {known}") from None
 
-    def _change(self, settings: SettingsSource, specs: Sequence[PluginSpec]) -> None:
+    def _change(self, settings: SettingsSource) -> None:
         """Go over to other plugins and keystores; or raise, and nothing has changed."""
+        specs = prepare_plugins(settings, _plugins_of(settings, self._wanted), self._redactor)
         change = Changeover(self._plugins, specs, self._make)
         change.prepare(Deadline.after(START_DEADLINE_S))
         with self._changing:

@@ -15,6 +15,7 @@ from kmsplug_host._calls import _BYTES_ARGUMENTS
 from kmsplug_host._deadline import Deadline, caller_deadline
 from kmsplug_host._launch import Launch, PluginSpec
 from kmsplug_host._plugin import Plugin
+from kmsplug_host._redaction import Redactor
 from kmsplug_host._supervisor import Supervisor
 from kmsplug_host.config import KeystoreSettings, PluginSettings
 from kmsplug_host.errors import (
@@ -37,7 +38,9 @@ class Answering(Plugin):
 
     def __init__(self, supervisor: Supervisor) -> None:
         settings = PluginSettings(driver="none")
-        super().__init__(PluginSpec("p", settings, Launch((), {}), Path("/"), "settings: p"), "0", supervisor)
+        super().__init__(
+            PluginSpec("p", settings, Launch((), {}), Path("/"), "settings: p", Redactor()), "0", supervisor
+        )
         self.answers: list[Model] = []
         self.asked: list[tuple[str, Model]] = []
         self.failure: Exception | None = None
