@@ -52,7 +52,7 @@ class Guarded:
             on_failure.callback(os.close, self._told)
             self.popen = subprocess.Popen(  # noqa: S603 - our own program, by our own interpreter
                 (sys.executable, "-I", "-S", "-c", _GUARDIAN, str(Path(__file__).parent),
-                 str(commands), str(answers), f"kmsplug-guardian-of-{name}"),
+                 str(commands), str(answers), self._folder, f"kmsplug-guardian-of-{name}"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -35,16 +35,19 @@ TERMINATE: Final = b"T"
 
 
 def main() -> NoReturn:
-    """Run with two descriptors as arguments: commands of the host, reports to it."""
-    commands, answers = int(sys.argv[1]), int(sys.argv[2])
+    """Run with three arguments: descriptors for commands and for answers, and the folder of the driver."""
+    commands, answers, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     plan = _read_plan(commands)
+    if plan is None:  # the host has ended in the middle of it
+        _remove(folder)
+        os._exit(1)
     os.set_inheritable(commands, False)
     os.set_inheritable(answers, False)
     kernel.prctl(kernel.CHILD_SUBREAPER, 1)
     kernel.prctl(kernel.DUMPABLE, 0)
     guardian = _Guardian(plan, commands, answers)
     status = guardian.watch()
-    _remove(plan["folder"])
+    _remove(folder)
     _tell(answers, b"done\n")
     _end_like(status, shell=plan["bwrap"])
 
@@ -129,12 +132,12 @@ def _tell(host: int, answer: bytes) -> None:
         pass
 
 
-def _read_plan(commands: int) -> dict[str, Any]:
+def _read_plan(commands: int) -> dict[str, Any] | None:
     data = b""
     while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):  # noqa: PLR2004 - the length comes first
         more = os.read(commands, 65536)
         if not more:
-            os._exit(1)
+            return None
         data += more
     plan: dict[str, Any] = marshal.loads(data[4:])  # noqa: S302 - our own host wrote it, with this interpreter
     return plan
