@@ -12,7 +12,7 @@ from inspect import Parameter, Signature
 from typing import Any, Final, cast
 
 import orjson
-from kmsplug_protocol import ErrorCode, ErrorData, Model, Operation, jsonrpc
+from kmsplug_protocol import ErrorCode, ErrorData, Model, Operation, jsonrpc, untrusted
 from pydantic import ValidationError
 
 from .errors import DriverError
@@ -25,6 +25,8 @@ with warnings.catch_warnings():
 _log = logging.getLogger(__name__)
 
 Handler = Callable[..., Any]
+
+_MAX_NAME: Final = 64  # longer than that of any member of the protocol
 
 _ANY_MEMBERS: Final = Signature([Parameter("params", Parameter.VAR_KEYWORD)])
 
@@ -97,7 +99,8 @@ def defect(where: str) -> tuple[str, dict[str, Any]]:
 def describe_invalid(error: ValidationError) -> tuple[str, str]:
     """Return the path of the first wrong member, and one line that says what was expected, no values."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
+    # A part may be a name that the caller made up, as of a tag, and then it is of any length.
+    path = ".".join(untrusted(str(part), _MAX_NAME) for part in first["loc"])
     text = first["msg"].removeprefix("Value error, ")
     text = text[:1].lower() + text[1:]
     return path, f"{path}: {text}" if path else text

@@ -22,6 +22,7 @@ class DriverClient:
         self._wire = wire
         self._frames = FrameReader(DEFAULT_FRAME_BYTES)
         self._received: deque[bytes | Oversize] = deque()
+        self._kept: deque[dict[str, Any]] = deque()  # that came while `call` waited for another
         self._ids = itertools.count(1)
 
     def send(self, line: bytes) -> None:
@@ -29,12 +30,30 @@ class DriverClient:
         self._wire.write(line)
 
     def receive(self, timeout_s: float = 10.0) -> dict[str, Any]:
-        """Return the driver's next message.
+        """Return the driver's next message that nobody has taken yet.
 
         Raises:
             TimeoutError: It did not come in time.
             EOFError: The session has ended.
         """
+        return self._kept.popleft() if self._kept else self._next(timeout_s)
+
+    def call(
+        self, method: str, params: dict[str, Any] | None = None, timeout_s: float = 30.0
+    ) -> dict[str, Any]:
+        """Send a request and return its response, result or error; other messages wait for `receive`.
+
+        Raises:
+            TimeoutError: For so long nothing came. A late response is not taken for another's.
+            EOFError: The session has ended.
+        """
+        request_id = next(self._ids)
+        self.send(encode_frame(jsonrpc.request(method, params or {}, request_id)))
+        while (message := self._next(timeout_s)).get("id") != request_id:
+            self._kept.append(message)
+        return message
+
+    def _next(self, timeout_s: float) -> dict[str, Any]:
         while not self._received:
             if not self._wire.wait(timeout_s):
                 raise TimeoutError(f"the driver said nothing for {timeout_s} s")
@@ -44,11 +63,6 @@ class DriverClient:
         frame = self._received.popleft()
         assert not isinstance(frame, Oversize)  # noqa: S101 - the SDK never writes such a line
         return decode_frame(frame)
-
-    def call(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request and return the next message: its response, result or error."""
-        self.send(encode_frame(jsonrpc.request(method, params or {}, next(self._ids))))
-        return self.receive()
 
 
 @contextlib.contextmanager

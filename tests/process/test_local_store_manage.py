@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kmsplug_plugins.local._hierarchy import Header, new_scrypt_record, stretch
+from kmsplug_plugins.local._opening import unlocked
+from kmsplug_plugins.local.config import LocalConfig
 from kmsplug_plugins.local.driver import LocalDriver
 from kmsplug_protocol import decode_base64, encode_base64
+from kmsplug_sdk import DriverError
 from kmsplug_sdk.testing import run_driver
 from process.test_local_store import (
     PATIENCE_S,
@@ -110,6 +114,26 @@ def test_two_processes_go_on_working_while_the_passphrase_changes(tmp_path: Path
     # A copy from before still opens with the former passphrase: that is documented, not prevented.
     with run_driver(LocalDriver, {"path": str(tmp_path / "copy"), "passphrase": OLD}) as client:
         assert client.call("key.get", {"key_id": key_id})["result"]["key_id"] == key_id
+
+
+def test_of_two_changes_at_once_the_second_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "keystore"
+    with run_driver(LocalDriver, {"path": str(folder), "passphrase": OLD}):
+        pass
+    config = LocalConfig.model_validate({"path": folder, "passphrase": OLD})
+    store, header, store_key = unlocked(config)  # what the command has in hand when it is about to write
+    with closing(store):
+        changed = manage("change-passphrase", settings(folder), passphrase=OLD, new_passphrase=NEW)
+        record = new_scrypt_record()
+        late = Header.of(header.store_id, store_key, stretch("too late", record), record)
+
+        with pytest.raises(DriverError, match="meanwhile") as caught:
+            store.replace_header(late)
+
+    assert (changed.returncode, caught.value.code) == (0, "CONFLICT")
+    assert refusal_of({"path": str(folder), "passphrase": "too late"}) == "AUTHENTICATION_FAILED"
+    with run_driver(LocalDriver, {"path": str(folder), "passphrase": NEW}) as client:
+        assert client.call("key.list", {})["result"]["keys"] == []
 
 
 def test_after_a_rekey_open_processes_refuse_until_they_are_restarted(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unit.plugins.local_support import Keystore, keystore
+from unit.plugins.local_support import Keystore, Stored, keystore
 
 
 @pytest.fixture
@@ -22,3 +22,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
     """A keystore for tests that do not mind other keys in it."""
     with keystore(tmp_path_factory.mktemp("shared") / "keystore") as session:
         yield session
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+    folder = tmp_path_factory.mktemp("refusals") / "keystore"
+    with keystore(folder) as session:
+        yield Stored(session, folder)

@@ -371,7 +371,8 @@ def test_every_promise_names_its_operation_limits_and_wrap_algorithm() -> None:
         "crypto.unwrap_key", "crypto.derive", "crypto.encapsulate", "crypto.decapsulate", "crypto.reencrypt",
         "crypto.batch", "key.set_state", "key.schedule_deletion", "key.cancel_deletion", "key.purge",
         "key.backup", "key.restore", "key.get_import_parameters", "key.import", "key.set_alias",
-        "key.remove_alias", "key.tag",
+        "key.remove_alias", "key.tag", "key.validate", "key.validate_access", "key.transform_access",
+        "key.get_region",
     }  # fmt: skip
 
 

@@ -16,6 +16,11 @@ from unit.sdk.wire import ENCRYPT, INITIALIZE, code, line
     [
         ("crypto.encrypt", {"plaintext": "", "context": {"a": "canary"}}, "key_id"),
         ("crypto.encrypt", {**ENCRYPT, "context": {"a": "b", "c": ["canary"]}}, "context.c"),
+        (
+            "crypto.encrypt",
+            {**ENCRYPT, "context": {"n" * 10_000: ["canary"]}},
+            f"context.{'n' * 64}... 9936 characters more",
+        ),
         ("crypto.encrypt", {**ENCRYPT, "plaintext": "canary!"}, "plaintext"),
         ("crypto.encrypt", {**ENCRYPT, "plaintext": "-_-_"}, "plaintext"),
         ("crypto.encrypt", {**ENCRYPT, "mechanism": "canary"}, "mechanism"),
