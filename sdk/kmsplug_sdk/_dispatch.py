@@ -4,9 +4,10 @@ Its own validator costs 75 to 185 us a call and is off: the session checks the e
 params. It would put the text of an uncaught exception on the wire: no handler lets one out.
 """
 
+import importlib.util
 import logging
+import sys
 import uuid
-import warnings
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import Any, Final, cast
@@ -17,10 +18,35 @@ from pydantic import ValidationError
 
 from .errors import DriverError
 
-with warnings.catch_warnings():
-    # importlib.resources.read_text is deprecated on 3.11 and 3.12; the library cannot be told so.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import jsonrpcserver
+_LIBRARY: Final = "jsonrpcserver"
+
+
+def _import_core() -> tuple[Any, ...]:
+    """Import the library's dispatcher without the rest of the package.
+
+    Its ``__init__`` loads asyncio, an HTTP server and jsonschema, and has the latter check a schema: 70 ms at
+    every start of a driver, for nothing that is used here. Whoever imports the package later gets all of it.
+    """
+    spec = importlib.util.find_spec(_LIBRARY)
+    if spec is None:
+        raise ImportError(f"{_LIBRARY} is not installed")
+    whole = sys.modules.get(_LIBRARY)
+    sys.modules[_LIBRARY] = importlib.util.module_from_spec(
+        spec
+    )  # knows where its modules are, and runs nothing
+    try:
+        from jsonrpcserver.dispatcher import dispatch_to_response_pure  # noqa: PLC0415
+        from jsonrpcserver.response import to_serializable_one  # noqa: PLC0415
+        from jsonrpcserver.result import Error, Success  # noqa: PLC0415
+        from jsonrpcserver.sentinels import NOCONTEXT  # noqa: PLC0415
+    finally:
+        del sys.modules[_LIBRARY]
+        if whole is not None:
+            sys.modules[_LIBRARY] = whole
+    return dispatch_to_response_pure, to_serializable_one, Success, Error, NOCONTEXT
+
+
+_dispatch_pure, _to_serializable, Success, Error, _NO_CONTEXT = _import_core()
 
 _log = logging.getLogger(__name__)
 
@@ -43,30 +69,30 @@ def make_handler(operation: Operation, method: Callable[[Any], Model]) -> Handle
             # Strictly and as JSON: pydantic would take "32" or true for an integer, SPEC.md does not.
             request = params_model.model_validate_json(orjson.dumps(params), strict=True)
         except TypeError:
-            return jsonrpcserver.Error(jsonrpc.INVALID_REQUEST, *_too_deep())
+            return Error(jsonrpc.INVALID_REQUEST, *_too_deep())
         except ValidationError as error:
             if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
-                return jsonrpcserver.Error(jsonrpc.INVALID_REQUEST, *_too_deep())
+                return Error(jsonrpc.INVALID_REQUEST, *_too_deep())
             path, message = describe_invalid(error)
-            return jsonrpcserver.Error(
+            return Error(
                 jsonrpc.INVALID_PARAMS, message, _wire(ErrorData(code=ErrorCode.INVALID_ARGUMENT, path=path))
             )
         try:
             result = method(request)
         except DriverError as error:
             data = error.data.model_copy(update={"causes": _causes(error)})
-            return jsonrpcserver.Error(jsonrpc.KEYSTORE_ERROR, error.message, _wire(data))
+            return Error(jsonrpc.KEYSTORE_ERROR, error.message, _wire(data))
         if not isinstance(result, result_model):
             _log.error("%s returned %s, not %s", operation.api, type(result).__name__, result_model.__name__)
             raise TypeError
         # A warning about a member that was never validated would quote it, and it may be secret.
-        return jsonrpcserver.Success(result.model_dump(mode="json", exclude_none=True, warnings=False))
+        return Success(result.model_dump(mode="json", exclude_none=True, warnings=False))
 
     def handler(**params: Any) -> Any:
         try:
             return answer(params)
         except BaseException:  # noqa: BLE001 - also the SystemExit of a library: every request gets an answer
-            return jsonrpcserver.Error(jsonrpc.INTERNAL_ERROR, *defect(operation.wire))
+            return Error(jsonrpc.INTERNAL_ERROR, *defect(operation.wire))
 
     # The library asks for the signature at every call; without this it computes it each time.
     handler.__signature__ = _ANY_MEMBERS  # type: ignore[attr-defined]
@@ -75,8 +101,13 @@ def make_handler(operation: Operation, method: Callable[[Any], Model]) -> Handle
 
 def dispatch(message: dict[str, Any], handlers: Mapping[str, Handler]) -> dict[str, Any]:
     """Answer one request whose envelope was checked."""
-    response: Any = jsonrpcserver.dispatch_to_serializable(
-        message, handlers, deserializer=_same, validator=_same
+    response: Any = _dispatch_pure(
+        deserializer=_same,
+        validator=_same,
+        post_process=_to_serializable,
+        context=_NO_CONTEXT,
+        methods=handlers,
+        request=message,
     )
     error = response.get("error")
     if error is not None and not isinstance(error.get("data"), dict):
