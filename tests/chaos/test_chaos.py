@@ -22,6 +22,7 @@ CALLERS = 16
 SECONDS = 60 if SOAK else 10
 RESTARTS = 200 if SOAK else 25
 STRIKES = (signal.SIGKILL, signal.SIGSTOP, signal.SIGUSR1)  # kill, stop, wedge
+LEAST_STRIKES = 3
 MOST_GROWTH_BYTES = 16 * 1024 * 1024
 
 
@@ -47,7 +48,7 @@ def strike(host: Host, dice: random.Random, seconds: float) -> Counter[str]:
     """Do something bad to one of the processes, again and again, a while after all are there."""
     struck: Counter[str] = Counter()
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while time.monotonic() < until or struck.total() < LEAST_STRIKES:
         time.sleep(dice.uniform(0.1, 1.0))
         victim, number = dice.choice(pids_of(host)), dice.choice(STRIKES)
         os.kill(victim, number)
@@ -90,7 +91,6 @@ def test_every_answer_is_right_or_a_typed_error_with_an_honest_outcome(tmp_path:
     print(f"struck {dict(struck)}, answers {dict(total.answers)}, errors {dict(total.errors)}")
 
     assert not total.faults, "\n".join(total.faults)
-    assert sum(struck.values()) > 1
     assert min(total.answers[kind] for kind in ("encrypt", "mac", "sign", "random", "get_key")) > 0
     for name, outcome in total.outcomes.items():
         assert found[name] <= 1, f"{name} was made {found[name]} times"

@@ -44,7 +44,7 @@ def test_describe_shows_every_operation_of_the_protocol_with_or_without(cli: Cli
     text = cli("plugin", "describe", "local").stdout.decode()
 
     assert "crypto.encrypt\tnative\t" in text
-    assert "key.get_region\tno" in text
+    assert "keystore.provision\tno" in text
     assert "protection=software; key_algorithm=" in text
     assert "\\u{" not in text
 
