@@ -119,6 +119,15 @@ def test_a_log_handler_that_raises_does_not_stop_the_plugin(tmp_path: Path) -> N
             logger.removeFilter(broken)
 
 
+def test_a_driver_cannot_say_that_a_shim_of_the_host_did_it(tmp_path: Path) -> None:
+    result = {**json.loads(GOOD.replace("$ID", "0"))["result"], "executed_by": "shim:envelope@1"}
+
+    error = answered(tmp_path, "crypto.mac", {"result": result})
+
+    assert type(error) is ProtocolViolation
+    assert "did not do crypto.mac itself" in str(error)
+
+
 @pytest.mark.parametrize("request_id", [
     "99", "-$ID", '"$ID"', "$ID.0", "$ID.5", "true", "null", "[$ID]", '{"$ID": 1}', "9223372036854775807",
     "18446744073709551615", "1" * 400, "1e400", '"' + "x" * 5000 + '"',
