@@ -79,7 +79,7 @@ def _accepted(response: dict[str, Any], operation: Operation, redactor: Redactor
             f"the result of {operation.wire} is malformed at {redactor.clean(path, 200)!r}"
         )
     else:
-        if getattr(answer, "executed_by", _NATIVE) != _NATIVE:  # SPEC.md [4.3-1]: a shim is the host's to name
+        if getattr(answer, "executed_by", _NATIVE) != _NATIVE:  # [4.3-1]: shims are the host's to name
             raise ProtocolViolation(f"the driver says that it did not do {operation.wire} itself")
         return _without_secrets(answer, redactor) if isinstance(answer, BatchResult) else answer
     raise problem  # out here, or the other exception would hang on to it
