@@ -130,7 +130,7 @@ def test_a_rejected_credential_is_tried_once_more_after_a_release_and_no_spare_t
     with bad_driver(tmp_path, *plugin, processes=2, spares=2) as bad, logged() as log:
         for pid in bad.pids:
             os.kill(pid, signal.SIGKILL)
-        refused = "the driver did not start: no such user"
+        refused = "the driver did not start: the keystore refused the plugin's credential"
         wait_until(lambda: log.messages.count(refused) == 4, "all to be refused")
         assert len(bad.journal.all("plugin.configure")) == 4 + 1
 

@@ -86,6 +86,18 @@ def test_a_spare_takes_over_at_once_and_the_plugin_stays_ready(tmp_path: Path) -
         wait_until(lambda: is_whole(bad, 1, 1), "a new spare")
 
 
+def test_a_process_that_hangs_while_it_starts_keeps_no_other_one_from_it(tmp_path: Path) -> None:
+    with bad_driver(tmp_path, "hangs_third", processes=2) as bad:
+        first, second = bad.pids
+        os.kill(first, signal.SIGKILL)
+        bad.journal.wait_for("start", 3)
+        os.kill(second, signal.SIGKILL)
+
+        assert len(bad.keystore.random(8)) == 8
+        assert pids(bad) == [int(bad.journal.wait_for("start", 4))]
+        bad.gate.open_gate()
+
+
 def test_a_spare_that_dies_is_replaced_in_the_background(tmp_path: Path) -> None:
     with bad_driver(tmp_path, "good", spares=1) as bad, under_load(bad.keystore) as answers:
         (working,), (spare,) = pids(bad), pids(bad, ReplicaRole.SPARE)
@@ -154,7 +166,7 @@ def test_a_successor_that_is_refused_leaves_the_old_process_working(
     plugin = ("says_later", "plugin.configure", line)
     with bad_driver(tmp_path, *plugin, recycle={"age_s": 0.2}) as bad, logged() as log:
         first = bad.pid
-        log.wait_for("the driver did not start: no such user")
+        log.wait_for("the driver did not start: the keystore refused")
         wait_until(lambda: "SUCCESSOR QUARANTINED" in shown(bad), "the refused one to be shown")
 
         assert [len(bad.keystore.random(8)) for _ in range(20)] == [8] * 20
