@@ -21,8 +21,8 @@ demo: $(VENV)/.runtime ## the whole way once: a file encrypted, the key rotated,
 test: $(VENV)/.dev $(VENV)/.system ## set up what the tests need and run them all
 	@$(BIN)/python -m pytest
 
-soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods in many rounds
-	@KMSPLUG_SOAK=1 $(BIN)/python -m pytest tests/chaos tests/fuzz tests/zoo
+soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods, an outage of 30 s
+	@KMSPLUG_SOAK=1 $(BIN)/python -m pytest tests/chaos tests/fuzz tests/zoo tests/process/test_resilience_provider.py
 
 lint: $(VENV)/.dev ## style and import directions
 	@$(BIN)/ruff check .

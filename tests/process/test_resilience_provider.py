@@ -4,7 +4,6 @@ A shorter run than in ``make soak``, of the same mixture.
 """
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +17,9 @@ from kmsplug_host import BreakerState, Host, Keystore
 from kmsplug_host.errors import CircuitOpen, ProviderUnavailable
 from kmsplug_protocol import ErrorCode
 from support.host import LONG_S, nothing_left
+from support.zoo import SOAK
 
 CALLERS = 16
-SOAK = os.environ.get("KMSPLUG_SOAK") == "1"
 ENCRYPTS = 10_000 if SOAK else 2_000
 DOWN_S = 30 if SOAK else 3
 CREATES, LOST = (10_000, 300) if SOAK else (1_000, 30)
