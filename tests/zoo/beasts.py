@@ -38,7 +38,7 @@ class Beast:
         match: What the error says.
         replaced: Whether another process takes its place.
         change: Whether the call is a change, which is never repeated; else it is a mac.
-            within_s: How long the call may take, on a slow machine.
+        within_s: How long the call may take, on a slow machine.
         settings: Of its plugin.
     """
 

@@ -27,9 +27,6 @@ def calls_a_second(keystore: Keystore) -> float:
     return calls / seconds
 
 
-@pytest.mark.parametrize(
-    "mode", [("floods", "text"), ("floods", "notifications"), ("floods_stderr",)], ids=" ".join
-)
 def what_is_left(folder: Path, mode: tuple[str, ...]) -> float:
     """Return the part of a neighbour's calls a second that a flood leaves it.
 
