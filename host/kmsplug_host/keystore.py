@@ -48,6 +48,7 @@ class Keystore(KeyOperations, CryptoOperations):
         """Refuse every call from now on: the configuration names this keystore no more."""
         self._plugin = self._plugin.refusing(f"the keystore {self.name!r} was removed by a reload")
         self.resilience.rebind(self.settings, self._plugin)
+        self.resilience.close()
 
     @property
     def identity(self) -> str:

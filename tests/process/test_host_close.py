@@ -1,5 +1,6 @@
 """Closing: nothing stays behind, which `bench` looks after, and it takes bounded time."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 from kmsplug_host import Host, PluginState
-from kmsplug_host.errors import ConfigurationError, InvalidArgument, PluginCrashed, PluginUnavailable
+from kmsplug_host.errors import (
+    ConfigurationError,
+    InvalidArgument,
+    PluginCrashed,
+    PluginUnavailable,
+    RateLimitExceeded,
+)
 from support.host import (
     DRIVERS,
     LONG_S,
@@ -92,6 +99,20 @@ def test_a_call_that_waits_for_a_process_is_told_of_the_end(tmp_path: Path) -> N
             call.result(LONG_S)
         bad.gate.open_gate()
         closing.result(LONG_S)
+
+
+def test_a_call_that_waits_for_its_next_attempt_is_told_of_the_end(tmp_path: Path) -> None:
+    data = {"code": "RATE_LIMIT_EXCEEDED", "retry_after_ms": 60_000}
+    error = {"code": -32000, "message": "slow down", "data": data}
+    line = json.dumps({"jsonrpc": "2.0", "id": "$ID", "error": error}).replace('"$ID"', "$ID")
+    with bad_driver(tmp_path, "says", "crypto.mac", line) as bad:
+        call = begin(lambda: bad.keystore.mac("k", b"message", timeout=120))
+        wait_until(lambda: bool(bad.host.stats()[0].failures), "the first attempt to fail")
+        bad.host.close()
+
+        with pytest.raises(PluginUnavailable, match="closed") as caught:
+            call.result(LONG_S)
+        assert isinstance(caught.value.__cause__, RateLimitExceeded)
 
 
 def test_a_driver_may_close_its_stdout_before_it_ends(tmp_path: Path) -> None:

@@ -41,3 +41,37 @@ def wait_unless_cancelled(clock: Clock, event: threading.Event, seconds: float) 
     if cancellation is not None and cancellation.cancelled:
         raise Cancelled("the caller cancelled")
     return happened
+
+
+class Pauses:
+    """The pauses of calls before their next attempt. They all end when there is nothing left to wait for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting: set[threading.Event] = set()
+        self._over = False
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until `end` is called.
+
+        Raises:
+            Cancelled: The caller cancelled meanwhile.
+        """
+        event = threading.Event()
+        with self._lock:
+            if self._over:
+                return
+            self._waiting.add(event)
+        try:
+            wait_unless_cancelled(self._clock, event, seconds)
+        finally:
+            with self._lock:
+                self._waiting.discard(event)
+
+    def end(self) -> None:
+        """End all pauses, for good."""
+        with self._lock:
+            self._over = True
+            for event in self._waiting:
+                event.set()

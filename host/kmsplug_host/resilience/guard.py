@@ -13,7 +13,7 @@ from kmsplug_host.errors import KmsplugError, PluginError
 from .breaker import Breaker, Sign
 from .budget import Budget
 from .bulkhead import Bulkhead
-from .clock import Clock, MonotonicClock
+from .clock import Clock, MonotonicClock, Pauses
 from .recovery import RECONCILE, Recovery
 from .stats import KeystoreStats
 
@@ -65,6 +65,7 @@ class Resilience:
         self.clock = clock or MonotonicClock()
         self.settings = settings
         self.target = target
+        self.pauses = Pauses(self.clock)
         self.bulkhead = Bulkhead(self.clock, settings.max_in_flight, settings.max_queued)
         self.breaker = Breaker(self.clock, settings.breaker.failures, settings.breaker.cool_down_s)
         self.budget = Budget(settings.retry.budget, settings.retry.budget_per_call)
@@ -79,6 +80,10 @@ class Resilience:
         self.bulkhead.configure(settings.max_in_flight, settings.max_queued)
         self.breaker.configure(settings.breaker.failures, settings.breaker.cool_down_s)
         self.budget.configure(settings.retry.budget, settings.retry.budget_per_call)
+
+    def close(self) -> None:
+        """Let calls that pause learn at once that the target takes none any more."""
+        self.pauses.end()
 
     def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         """Make a call: one attempt, and after a failure what makes sense.

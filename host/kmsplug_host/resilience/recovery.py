@@ -5,7 +5,6 @@ tell, the outcome stays unknown.
 """
 
 import random
-import threading
 from typing import TYPE_CHECKING, Final
 
 from kmsplug_protocol import (
@@ -24,7 +23,6 @@ from kmsplug_host._deadline import Deadline
 from kmsplug_host.errors import Attempt, KmsplugError
 
 from .breaker import BreakerState
-from .clock import wait_unless_cancelled
 
 if TYPE_CHECKING:
     from .guard import Resilience
@@ -76,7 +74,7 @@ class Recovery:
         self._take_down(error)
         while (delay_s := self._delay_s(error)) is not None:
             self._note_attempt(error, delay_s)
-            wait_unless_cancelled(self._guard.clock, threading.Event(), delay_s)
+            self._guard.pauses.wait(delay_s)
             self._guard.note_retry()
             if self._must_ask:
                 answer = self._reconciled(error)

@@ -12,6 +12,7 @@ from kmsplug_host.errors import (
     Diagnosis,
     KmsplugError,
     PluginCrashed,
+    PluginUnavailable,
     ProtocolViolation,
     ProviderInternal,
     ProviderUnavailable,
@@ -349,3 +350,27 @@ def test_a_caller_who_cancels_between_two_attempts_goes_on_at_once() -> None:
     assert isinstance(called.exception(), Cancelled)
     assert bench.time.now() == 1001.0
     assert bench.resilience.stats().in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [(throttled(8_000), Outcome.NOT_APPLIED), (Timeout("no answer", retry_after_ms=8_000), Outcome.UNKNOWN)],
+)
+def test_a_call_between_two_attempts_is_told_at_once_that_the_host_is_closed(
+    failure: KmsplugError, outcome: Outcome
+) -> None:
+    bench = Bench(failure)
+
+    def close() -> None:
+        bench.time.sleep(1.0)
+        bench.provider.usual = lambda: PluginUnavailable("the host is closed", outcome=Outcome.NOT_APPLIED)
+        bench.resilience.close()
+
+    called, _ = bench.time.run(lambda: bench.call("key.enable"), close)
+
+    error = called.exception()
+    assert isinstance(error, PluginUnavailable)
+    assert error.__cause__ is failure
+    assert [attempt.code for attempt in error.attempts] == [failure.code]
+    assert error.outcome is outcome
+    assert bench.time.now() == 1001.0
