@@ -82,20 +82,21 @@ def initialize(
     return answer
 
 
-def open_session(connection: Connection, spec: PluginSpec, version: str, deadline: Deadline) -> Opened:
-    """Take a fresh process through initialize and configure.
+def configure(
+    connection: Connection, spec: PluginSpec, hello: InitializeResult, deadline: Deadline
+) -> Opened:
+    """Give the driver its settings, secrets included.
 
     Args:
         connection: To the process.
         spec: The plugin and its settings.
-        version: Version of this host.
+        hello: What the driver told of itself.
         deadline: For all of it.
 
     Raises:
         KmsplugError: The settings are wrong, the driver refused, or it broke the protocol.
     """
     clean = spec.redactor.clean
-    hello = initialize(connection, spec.name, version, spec.redactor, deadline)
     where = f"{spec.where}.config"
     settings = _settings.prepare(spec.settings.config, hello.config_schema, spec.folder, where, spec.redactor)
     driver = Peer(name=clean(hello.driver.name, 128), version=clean(hello.driver.version, 64))
@@ -116,7 +117,7 @@ def open_session(connection: Connection, spec: PluginSpec, version: str, deadlin
 
 
 class Login:
-    """Opens the sessions of all processes of one configuration, one at a time.
+    """Opens the sessions of all processes of one configuration. Only one at a time gets the settings.
 
     What one of them was refused for good, the others do not try.
 
@@ -138,12 +139,14 @@ class Login:
         Raises:
             KmsplugError: It failed, or another one has failed for good.
         """
+        # Before it is its turn: one that hangs while it starts keeps no other one waiting.
+        hello = initialize(connection, self._spec.name, self._version, self._spec.redactor, deadline)
         if not self._one_at_a_time.acquire(timeout=deadline.remaining_s()):
             raise PluginUnavailable("another process of this plugin did not become ready in time")
         try:
             if self._refused is not None:
                 raise self._refused
-            opened = open_session(connection, self._spec, self._version, deadline)
+            opened = configure(connection, self._spec, hello, deadline)
             if self._identity is not None and opened.identity != self._identity:
                 raise ProtocolViolation("the driver came back with the identity of another keystore")
             self._identity = opened.identity

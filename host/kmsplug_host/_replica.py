@@ -200,7 +200,7 @@ class Replica:
                 return
             threading.Thread(
                 target=self._bring_up,
-                args=(connection,),
+                args=(process, connection),
                 name=f"kmsplug-start-{spec.name}",
                 daemon=True,
             ).start()
@@ -223,7 +223,7 @@ class Replica:
                 self.process, self.connection = process, connection
             return not self.retired
 
-    def _bring_up(self, connection: Connection) -> None:
+    def _bring_up(self, process: DriverProcess, connection: Connection) -> None:
         try:
             opened = self._shared.login.open(connection, Deadline.after(START_DEADLINE_S))
         except KmsplugError as error:
@@ -237,6 +237,10 @@ class Replica:
             self._ready(connection, opened)
             return
         failure.add(plugin=self._shared.spec.name)
+        if (
+            failure.diagnosis is None and failure.code not in FINAL
+        ):  # the process is to blame, not the settings
+            failure.diagnosis = process.diagnose()
         connection.close(Deadline.after(1.0))
         self._failed(failure, "the driver did not start: %s", crashed=isinstance(failure, _CRASHES))
 

@@ -70,7 +70,8 @@ class Host:
 
         Raises:
             ConfigurationError: The configuration is wrong; names file, key and what was expected.
-            KmsplugError: A plugin did not start; ``diagnosis`` says what is known about its process.
+            KmsplugError: A plugin did not start; unless it refused to work with its
+                settings, ``diagnosis`` says what is known about its process.
         """
         settings = load(source)
         host = cls(source, settings, keystores)
@@ -107,6 +108,10 @@ class Host:
             self._closed = True
             plugins = [*self._plugins.values(), *self._others]
         self._supervisor.close()
+        for plugin in plugins:
+            plugin.dismiss("the host is closed")
+        for keystore in self._keystores.values():
+            keystore.resilience.close()
         run_together([functools.partial(plugin.close, deadline) for plugin in plugins], "kmsplug-close")
         self._events.close()
 

@@ -179,6 +179,8 @@ def test_a_driver_that_speaks_another_version_says_what_to_change(tmp_path: Path
     assert type(caught) is UnsupportedOperation
     assert str(caught) == "this driver speaks 7"
     assert caught.hint == "driver says: install a newer host"
+    assert caught.diagnosis is not None
+    assert caught.diagnosis.exit == "still running"
 
 
 @pytest.mark.parametrize(("hello", "part"), [
@@ -334,6 +336,7 @@ def test_wrong_settings_are_refused_by_file_and_key_and_without_a_value(
     assert type(error) is ConfigurationError
     assert str(error).startswith("settings: plugins.bad.config")
     assert expected in str(error)
+    assert error.diagnosis is None
 
 
 def secret_file(folder: Path, content: bytes, mode: int = 0o600) -> dict[str, str]:

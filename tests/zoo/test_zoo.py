@@ -85,6 +85,7 @@ def test_a_driver_that_does_not_start_and(
                 assert time.monotonic() - began < kind.within_s
                 assert type(caught.value) is kind.error
                 assert caught.value.details["plugin"] == "bad"
+                assert caught.value.diagnosis is not None
         return neighbour
 
     undisturbed(tmp_path, meet)
