@@ -4,11 +4,12 @@
 written into the box; the few that are SQL columns too are compared with it (see `rows`).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Self, TypeVar, cast
 
-from kmsplug_protocol import KeyAlgorithm, KeyState, KeyUsage, Origin, Secret
+from kmsplug_protocol import ErrorCode, KeyAlgorithm, KeyState, KeyUsage, Origin, Secret
+from kmsplug_sdk import DriverError
 
 ALIAS_PREFIX: Final = "alias/"
 """May stand before an alias wherever a key id is asked for."""
@@ -83,7 +84,9 @@ class StoredVersion:
 
         Raises:
             KeyError, TypeError, ValueError: It is not that of a version.
+            DriverError: UNSUPPORTED_OPERATION: a newer version of this driver wrote it.
         """
+        _refuse_newer(columns, cls)
         former = columns.pop("former", None)
         return cls(
             state=KeyState(columns.pop("state")),
@@ -173,7 +176,9 @@ class StoredKey:
 
         Raises:
             KeyError, TypeError, ValueError: It is not that of a key with these versions.
+            DriverError: UNSUPPORTED_OPERATION: a newer version of this driver wrote it.
         """
+        _refuse_newer(columns.keys() - {"current"}, cls)
         if [version.number for version in versions] != list(range(1, columns.pop("current") + 1)):
             raise ValueError("versions are missing")
         return cls(
@@ -185,4 +190,15 @@ class StoredKey:
             aliases=aliases,
             revision=revision,
             **columns,
+        )
+
+
+def _refuse_newer(names: Iterable[str], record: type[StoredVersion | StoredKey]) -> None:
+    """Raise where a box holds more than this version knows of: to pass over it might allow too much."""
+    unknown = set(names) - {each.name for each in fields(record)}
+    if unknown:
+        raise DriverError(
+            ErrorCode.UNSUPPORTED_OPERATION,
+            f"a newer version of this driver wrote the key: it holds {min(unknown)!r}",
+            hint="upgrade kmsplug",
         )

@@ -2,10 +2,14 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unit.plugins.local_support import Keystore, keystore, opened, read, refused_configuration, sql
+from kmsplug_plugins._software.backup import sealed_backup
+from kmsplug_plugins._software.records import StoredKey, StoredVersion
+from kmsplug_protocol import KeyState
+from unit.plugins.local_support import Keystore, b64, keystore, opened, read, refused_configuration, sql
 
 # Each exchanges something between the two keys of a store.
 SWAPS = {
@@ -181,6 +185,30 @@ def test_a_database_that_is_not_as_the_driver_made_it_is_not_opened(folder: Path
 
     assert refused_configuration({"path": str(folder)})["data"]["code"] == "KEYSTORE_CORRUPT"
     assert refused_configuration({"path": str(folder)}, dry_run=True)["data"]["code"] == "KEYSTORE_CORRUPT"
+
+
+@pytest.mark.parametrize("record", [StoredKey, StoredVersion])
+def test_what_a_newer_version_wrote_is_refused_as_that_and_not_as_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, record: type[StoredKey | StoredVersion]
+) -> None:
+    columns = record.columns
+    with keystore(folder) as session, opened(folder) as newer:
+        key_id = session.create()
+        key = newer.key(key_id)
+        with monkeypatch.context() as patch, newer._changing() as change:
+            patch.setattr(record, "columns", lambda stored: {**columns(stored), "colour": "red"})
+            change.put(changed(key))
+            backup = b64(sealed_backup(newer, key))
+
+        for error in (session.error("key.get", key_id=key_id), session.error("key.restore", backup=backup)):
+            assert error["data"]["code"] == "UNSUPPORTED_OPERATION"
+            assert error["data"]["hint"] == "upgrade kmsplug"
+            assert "'colour'" in error["message"]
+
+
+def changed(key: StoredKey) -> StoredKey:
+    """Change both records of a key."""
+    return replace(key.with_version(replace(key.current, state=KeyState.DEACTIVATED)), name="new")
 
 
 def test_a_file_that_is_no_database_is_reported_as_corruption(folder: Path) -> None:
