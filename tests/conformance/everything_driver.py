@@ -170,7 +170,6 @@ class EverythingDriver(Driver[Any]):
         self.aliases: dict[str, str] = {}
         self.changed: dict[str, str] = {}
         self.changing = threading.Lock()
-        self.sealing = os.urandom(32)
         self.importing = rsa.generate_private_key(65537, 2048)
 
     def configure(self, config: Any, *, dry_run: bool) -> wire.ConfigureResult:

@@ -2,10 +2,9 @@
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, cast
 
-import orjson
 from kmsplug_host._connection import Connection
 from kmsplug_host._deadline import Deadline
 from kmsplug_host._process import DriverProcess
@@ -80,10 +79,3 @@ class _Closing:
 
     def close(self) -> None:
         self._connection.close(Deadline(0.0))
-
-
-def lines_of(stream: bytes) -> Iterator[Any]:
-    """Yield the JSON values of a stream's whole lines; what is none is left out."""
-    for line in stream.split(b"\n")[:-1]:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            yield orjson.loads(line)

@@ -16,9 +16,6 @@ SHORTEST_HMAC_KEY = 14
 _INVALID = "INVALID_CIPHERTEXT"
 _ECDSA = {"P-256,SHA-256": "EC_P256", "P-384,SHA-384": "EC_P384", "P-521,SHA-512": "EC_P521"}
 _ECDH = {"EC - SHA256": "EC_P256", "ED - SHA384": "EC_P384", "EE - SHA512": "EC_P521"}
-_RFC_6979 = re.compile(
-    r'DigestVerify = SHA(\d+)\nKey = (P-\d+)_PUB\nInput = "(\w+)"\nOutput = (\w+)(\nResult = VERIFY_ERROR)?'
-)
 _E_CHANGED = "Public Key e changed"  # no private key goes with it, and a key is imported as a private one
 _PEER_IS_BAD = "CAVS's Static public key"
 
