@@ -8,6 +8,7 @@ from typing import Any, cast
 from kmsplug_host._connection import Connection
 from kmsplug_host._deadline import Deadline
 from kmsplug_host._process import DriverProcess
+from kmsplug_host._redaction import Redactor
 from kmsplug_host.errors import Diagnosis, KmsplugError
 
 from .host import LONG_S, begin
@@ -21,6 +22,7 @@ class FakeProcess:
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
         self._written = threading.Semaphore(0)
+        self.redactor = Redactor()
         self.speak = threading.Event()
         self.killed = False
 
@@ -70,6 +72,7 @@ def converse(chunks: Iterable[bytes], calls: int, max_frame_bytes: int) -> list[
             process.wait_for_request()
         process.speak.set()
         assert ended.wait(LONG_S)
+        assert "the host failed" not in str(connection.failure()), "the reading thread met a defect"
         return [future.exception(LONG_S) or future.result() for future in futures]  # type: ignore[misc]
 
 
