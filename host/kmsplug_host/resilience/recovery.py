@@ -6,7 +6,7 @@ tell, the outcome stays unknown.
 
 import random
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kmsplug_protocol import (
     BY_WIRE,
@@ -25,9 +25,7 @@ from kmsplug_host.errors import Attempt, KmsplugError
 
 from .breaker import BreakerState
 from .clock import wait_unless_cancelled
-
-if TYPE_CHECKING:
-    from .guard import Resilience
+from .guard import Guard
 
 RECONCILE: Final = BY_WIRE["key.reconcile"]
 
@@ -49,7 +47,7 @@ class Recovery:
 
     def __init__(
         self,
-        guard: "Resilience",
+        guard: Guard,
         operation: Operation,
         params: Model,
         deadline: Deadline,
