@@ -93,7 +93,8 @@ $(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
 # What pip cannot install. Where it is missing and cannot be had, its tests are skipped, and say so.
 $(VENV)/.system:
 	@if ! command -v bwrap >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	echo "installing bubblewrap"; apt-get install --quiet --yes bubblewrap >/dev/null || true; fi
+	echo "installing bubblewrap"; apt-get install --quiet --yes bubblewrap >/dev/null 2>&1 || \
+	{ apt-get update --quiet >/dev/null && apt-get install --quiet --yes bubblewrap >/dev/null; } || true; fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt

@@ -11,7 +11,7 @@ A call passes the parts in this order; only the first two cost anything while al
 """
 
 from .breaker import BreakerState
-from .guard import Resilience
+from .resilience import Resilience
 from .stats import KeystoreStats
 
 __all__ = ["BreakerState", "KeystoreStats", "Resilience"]

@@ -1,10 +1,10 @@
-"""`Resilience`: all of it put together, for one keystore, around the calls of its plugin."""
+"""`Guard`: what stands around every attempt of a keystore's calls, and counts them."""
 
 import threading
 from collections import Counter
 from typing import Final, Protocol
 
-from kmsplug_protocol import ErrorCode, Model, Nature, Operation
+from kmsplug_protocol import ErrorCode, Model, Operation
 
 from kmsplug_host._deadline import Deadline
 from kmsplug_host.config import KeystoreSettings, PluginSettings
@@ -14,10 +14,9 @@ from .breaker import Breaker, Sign
 from .budget import Budget
 from .bulkhead import Bulkhead
 from .clock import Clock, MonotonicClock, Pauses
-from .recovery import RECONCILE, Recovery
 from .stats import KeystoreStats
 
-_ATTEMPTS_IN_A_DEADLINE: Final = 3  # so that a lost answer is noticed while something can be done about it
+ATTEMPTS_IN_A_DEADLINE: Final = 3  # so that a lost answer is noticed while something can be done about it
 
 _NEARLY: Final = 0.9  # time passes between the caller's clock and ours
 
@@ -48,8 +47,8 @@ class Target(Protocol):
         """Make one attempt, of so many seconds from when a process is found for it."""
 
 
-class Resilience:
-    """Calls one keystore's plugin, and deals with its failures.
+class Guard:
+    """Makes attempts on one keystore's plugin, where breaker and settings let it.
 
     Args:
         name: The keystore.
@@ -85,31 +84,6 @@ class Resilience:
         """Let calls that pause learn at once that the target takes none any more."""
         self.pauses.end()
 
-    def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
-        """Make a call: one attempt, and after a failure what makes sense.
-
-        Raises:
-            KmsplugError: The last failure, with the earlier ones as ``attempts``.
-        """
-        self.target.refuse_forked()  # before any lock: a thread that the child does not have may hold it
-        try:
-            self.bulkhead.enter(deadline)
-        except KmsplugError as error:
-            self._count(error)
-            raise
-        try:
-            began = self.clock.now()
-            attempt_s = self._attempt_s(operation, deadline.at - began)
-            try:
-                return self.attempt(operation, params, deadline, attempt_s)
-            except KmsplugError as error:
-                failure = error
-            return Recovery(self, operation, params, deadline, began=began, attempt_s=attempt_s).recover(
-                failure
-            )
-        finally:
-            self.bulkhead.leave()
-
     def attempt(
         self, operation: Operation, params: Model, deadline: Deadline, attempt_s: float | None
     ) -> Model:
@@ -122,14 +96,14 @@ class Resilience:
         try:
             probe = self.breaker.admit()
         except KmsplugError as error:
-            self._count(error)
+            self.count(error)
             raise
         began = self.clock.now()
         try:
             answer = self.target.call(operation, params, deadline, attempt_s)
         except KmsplugError as error:
             self.breaker.report(self._sign(error, self.clock.now() - began), probe=probe, error=error)
-            self._count(error)
+            self.count(error)
             raise
         except BaseException:
             self.breaker.report(Sign.NONE, probe=probe)
@@ -163,21 +137,16 @@ class Resilience:
             queued=self.bulkhead.queued,
         )
 
-    def _count(self, error: KmsplugError) -> None:
+    def count(self, error: KmsplugError) -> None:
+        """Count a failure."""
         with self._counting:
             self._failures[error.code] += 1
-
-    def _attempt_s(self, operation: Operation, left_s: float) -> float | None:
-        """Return the seconds for the first attempt. None: all, because there could be no second one."""
-        if operation.nature is Nature.MUTATION and not self.target.offers(RECONCILE):
-            return None
-        return self.settings.attempt_timeout_s or left_s / _ATTEMPTS_IN_A_DEADLINE
 
     def _sign(self, error: KmsplugError, waited_s: float) -> Sign:
         if error.code in _ILL:
             return Sign.ILL
         if error.code in _LATE:
-            usual_s = self.target.settings.deadline_s / _ATTEMPTS_IN_A_DEADLINE
+            usual_s = self.target.settings.deadline_s / ATTEMPTS_IN_A_DEADLINE
             patience_s = (self.settings.attempt_timeout_s or usual_s) * _NEARLY
             return Sign.ILL if waited_s >= patience_s or error.vendor is not None else Sign.NONE
         return Sign.NONE if isinstance(error, PluginError) else Sign.WELL

@@ -5,7 +5,7 @@ tell, the outcome stays unknown.
 """
 
 import random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from kmsplug_protocol import (
     BY_WIRE,
@@ -23,9 +23,7 @@ from kmsplug_host._deadline import Deadline
 from kmsplug_host.errors import Attempt, KmsplugError
 
 from .breaker import BreakerState
-
-if TYPE_CHECKING:
-    from .guard import Resilience
+from .guard import Guard
 
 RECONCILE: Final = BY_WIRE["key.reconcile"]
 
@@ -47,7 +45,7 @@ class Recovery:
 
     def __init__(
         self,
-        guard: "Resilience",
+        guard: Guard,
         operation: Operation,
         params: Model,
         deadline: Deadline,
