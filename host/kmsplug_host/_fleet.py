@@ -20,9 +20,7 @@ from ._supervisor import Supervisor, run_together
 from .errors import KmsplugError, PluginUnavailable
 
 _SAMPLE_S: Final = 1.0  # between looks at what is due for recycling
-_SETTLED_S: Final = (
-    10.0  # a process that is over its memory limit before will be so again: no use to replace it
-)
+_SETTLED_S: Final = 10.0  # a process that is over its memory limit before this would be so again
 
 
 class Fleet:

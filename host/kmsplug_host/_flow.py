@@ -13,9 +13,7 @@ FRAME_BYTES: Final = 4096  # so much of a long line is worth a frame
 PATIENCE_S: Final = 5.0
 MANY_LINES: Final = 256  # in one read; so many are taken in pieces, each with its rest
 PIECE_BYTES: Final = 4096
-_CALM_FRAMES: Final = (
-    FRAMES_PER_S // 10
-)  # saved up only by a driver that has slowed down, not by our own pauses
+_CALM_FRAMES: Final = FRAMES_PER_S // 10  # saved up by a driver that has slowed down, not by our own pauses
 _REST: Final = 9.0  # times as long as the work on what nobody asked for: the others need the interpreter too
 _NO_WORK_S: Final = 0.0005
 

@@ -17,9 +17,7 @@ from ._redaction import Redactor
 _LINES: Final = 20  # kept for a diagnosis
 _LINE_BYTES: Final = 64 * 1024  # a longer line is cut, so that a driver cannot fill our memory
 _BYTES_PER_S: Final = 1024 * 1024  # above it nothing is parsed or logged
-_KEPT_BYTES: Final = (
-    8 * 1024
-)  # of what is dropped, the last, for the diagnosis of a driver that dies in a flood
+_KEPT_BYTES: Final = 8 * 1024  # the last of what is dropped: a driver that dies in a flood may tell why
 _LINE_COST: Final = 512  # bytes that a line counts in addition: a short one is as much work as a long one
 _DRAIN_BYTES_PER_S: Final = 32 * 1024 * 1024  # above it the pipe pushes back
 

@@ -104,11 +104,12 @@ def test_the_wait_is_random_and_its_bound_doubles_to_a_limit() -> None:
 
 
 @pytest.mark.parametrize("code", NEVER)
-def test_what_fails_again_for_sure_is_not_repeated(code: ErrorCode) -> None:
+def test_what_fails_again_for_sure_is_not_repeated_but_counted(code: ErrorCode) -> None:
     bench = Bench(error_class(code.value)("no"))
 
     assert bench.one().code is code
     assert bench.provider.wires == ["crypto.encrypt"]
+    assert bench.resilience.stats().failures == {code: 1}
 
 
 def test_a_rejected_credential_is_never_tried_again() -> None:
