@@ -52,7 +52,6 @@ def test_it_fails_with_any_code_and_in_the_providers_own_words(code: ErrorCode) 
     assert (error["data"]["retry_after_ms"], error["data"]["outcome"]) == (9, "unknown")
     assert error["data"]["vendor"] == {
         "service": "mock", "code": "OddException", "http_status": 418, "request_id": "mock-000001",
-        "withheld": False,
     }  # fmt: skip
 
 
