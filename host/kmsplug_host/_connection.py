@@ -31,6 +31,7 @@ from ._cancellation import current_cancellation
 from ._deadline import Deadline
 from ._flow import FRAME_BYTES, FRAMES_PER_S, MANY_LINES, PIECE_BYTES, PerSecond, Unasked
 from ._process import TERM_GRACE_S, DriverProcess
+from ._replies import Failure, Pending, Replies
 from .errors import Cancelled, InvalidArgument, KmsplugError, PluginCrashed, ProtocolViolation, Timeout
 
 _PING: Final = BY_WIRE["plugin.ping"].wire
@@ -47,17 +48,8 @@ def _cancelled(written: bool) -> Cancelled:
     return Cancelled("the caller cancelled", outcome=None if written else Outcome.NOT_APPLIED)
 
 
-class _Pending:
-    """A call that waits for its reply. The lock is held until there is one."""
-
-    __slots__ = ("answered", "error", "response", "written")
-
-    def __init__(self) -> None:
-        self.answered = threading.Lock()
-        self.answered.acquire()
-        self.response: dict[str, Any] | None = None
-        self.error: Callable[[bool], KmsplugError] | None = None
-        self.written = False
+def _oversized(_written: bool) -> ProtocolViolation:
+    return ProtocolViolation("the reply is longer than the frame limit")
 
 
 class Connection:
@@ -71,8 +63,6 @@ class Connection:
     Attributes:
         on_missed: Called on the thread of a caller whose call was given up; True where the driver did not
             even take the request.
-        answers: Requests answered so far, pings included.
-        overdue: Requests that were given up and not answered: their ids, and the moments of their deadlines.
         given_up: Why the host ended the process, if it did.
         late_replies: Messages that nobody waited for.
         stray_lines: Lines that were no messages.
@@ -84,18 +74,15 @@ class Connection:
         self._on_end = on_end
         self.on_missed: Callable[[bool], None] | None = None
         self._frames = FrameReader(HANDSHAKE_FRAME_BYTES)
-        self._pending: dict[int, _Pending] = {}
+        self._replies = Replies()
         self._ids = itertools.count(1)
-        self._ended: Callable[[bool], KmsplugError] | None = None
+        self._ended: Failure | None = None
         self._violation: str | None = None
         self.given_up: str | None = None
         self._closing = threading.Event()
         self._close_deadline = Deadline(0.0)
         self._unasked = Unasked()
         self._shown = PerSecond(_MAX_SHOWN)
-        self.answers = 0
-        self.overdue: dict[int, float] = {}
-        self._ping_id = 0
         self.late_replies = 0
         self.stray_lines = 0
         self._reader = threading.Thread(target=self._read, name=f"kmsplug-read-{name}", daemon=True)
@@ -109,7 +96,17 @@ class Connection:
     @property
     def in_flight(self) -> int:
         """How many calls wait for a reply."""
-        return len(self._pending)
+        return len(self._replies)
+
+    @property
+    def answers(self) -> int:
+        """How many requests were answered so far, pings included."""
+        return self._replies.answers
+
+    @property
+    def overdue(self) -> dict[int, float]:
+        """Requests that were given up and not answered: their ids, and the moments of their deadlines."""
+        return self._replies.overdue
 
     def failure(self) -> KmsplugError | None:
         """Return how the process ended, or None while it goes on."""
@@ -140,10 +137,9 @@ class Connection:
                 f"the request is {len(frame)} bytes long, the limit is {self._frames.max_bytes}",
                 hint="large payloads belong into an envelope",
             )
-        pending = _Pending()
-        self._pending[request_id] = pending
+        pending = self._replies.expect(request_id)
         if self._ended is not None:  # looked at after the insertion: the reader fails what it finds, once
-            self._pending.pop(request_id, None)
+            self._replies.forget(request_id)
             raise self._ended(False)
         cancellation = current_cancellation()
         watched = (
@@ -154,10 +150,10 @@ class Connection:
         try:
             with watched:
                 pending.written = self._write(frame, deadline)
-                if not self._wait(pending, deadline) and self._abandon(request_id, deadline):
+                if not self._wait(pending, deadline) and self._replies.give_up(request_id, deadline.at):
                     raise self._timed_out(method, request_id, pending)
         finally:
-            self._pending.pop(request_id, None)
+            self._replies.forget(request_id)
         if pending.error is not None:
             error = pending.error(pending.written)
             if isinstance(error, Cancelled):
@@ -175,9 +171,10 @@ class Connection:
 
     def ping(self) -> bool:
         """Ask for a sign of life, which `answers` counts; return whether the pipe took that at once."""
-        self._ping_id = next(self._ids)
+        request_id = next(self._ids)
+        self._replies.expect_ping(request_id)
         params = {"meta": {"deadline_ms": 1000}}  # SPEC.md [3.4-2]
-        frame = encode_frame(jsonrpc.request(_PING, params, self._ping_id))
+        frame = encode_frame(jsonrpc.request(_PING, params, request_id))
         return bool(self._process.write(frame, Deadline(0.0)))  # below PIPE_BUF: taken whole or not at all
 
     def give_up(self, reason: str) -> None:
@@ -194,7 +191,7 @@ class Connection:
         if threading.current_thread() is not self._reader:
             self._reader.join(_EXIT_GRACE_S)
 
-    def _wait(self, pending: _Pending, deadline: Deadline) -> bool:
+    def _wait(self, pending: Pending, deadline: Deadline) -> bool:
         """Wait for the answer, or for what makes one impossible."""
         if not pending.written:
             # The pipe is broken. A process that has ended is noticed in a moment; one that lives is deaf.
@@ -203,33 +200,24 @@ class Connection:
             self._violate("the driver closed its stdin")
         return pending.answered.acquire(timeout=deadline.remaining_s())
 
-    def _cancel(self, request_id: int, pending: _Pending, deadline: Deadline) -> None:
+    def _cancel(self, request_id: int, pending: Pending, deadline: Deadline) -> None:
         """On the thread of whoever cancels: let the caller go on at once."""
-        if self._abandon(request_id, deadline):
+        if self._replies.give_up(request_id, deadline.at):
             pending.error = _cancelled
             pending.answered.release()
 
-    def _abandon(self, request_id: int, deadline: Deadline) -> bool:
-        """Stop to wait for an answer; return False where it has come meanwhile, and counts."""
-        # The reading thread finds it in one of the tables at any time, so that no answer is owed for ever.
-        self.overdue[request_id] = deadline.at
-        if self._pending.pop(request_id, None) is None:
-            self.overdue.pop(request_id, None)
-            return False
-        return True
-
-    def _timed_out(self, method: str, request_id: int, pending: _Pending) -> Timeout:
+    def _timed_out(self, method: str, request_id: int, pending: Pending) -> Timeout:
         self._miss(request_id, pending)
         if not pending.written:
             return Timeout("the driver does not read its requests", outcome=Outcome.NOT_APPLIED)
         return Timeout(f"no answer to {method} before the deadline")
 
-    def _miss(self, request_id: int, pending: _Pending) -> None:
+    def _miss(self, request_id: int, pending: Pending) -> None:
         """Tell the driver that nobody waits any more, and let somebody find out whether it lives."""
         if pending.written:
             self.notify(CANCEL, {"id": request_id})
         else:
-            self.overdue.pop(request_id, None)
+            self._replies.overdue.pop(request_id, None)
         if self.on_missed is not None and pending.written:
             self.on_missed(False)
 
@@ -291,28 +279,11 @@ class Connection:
                 text = self._process.redactor.clean(frame.decode("utf-8", "replace"), 200)
                 self._log.warning("not a message: %s", text)
             return 1 + len(frame) // FRAME_BYTES
-        request_id = message.get("id")
-        pending = self._pending.get(request_id) if type(request_id) is int else None
-        if pending is None or "method" in message:
-            if "method" not in message and self._is_owed(request_id):
-                return 0
-            self.late_replies += 1
-            self._log.debug("a message that nobody waits for")
-            return 1 + len(frame) // FRAME_BYTES
-        pending.response = message
-        self._resolve(request_id, pending)
-        return 0
-
-    def _is_owed(self, request_id: Any) -> bool:
-        """Note what answers a ping, or a call that was given up; return whether it is the ping's."""
-        if type(request_id) is not int:
-            return False
-        is_ping = request_id == self._ping_id
-        if is_ping:
-            self._ping_id = 0  # one answer is owed to it, and no flood of them
-        if is_ping or self.overdue.pop(request_id, None) is not None:
-            self.answers += 1
-        return is_ping
+        if "method" not in message and self._replies.take(message.get("id"), message):
+            return 0
+        self.late_replies += 1
+        self._log.debug("a message that nobody waits for")
+        return 1 + len(frame) // FRAME_BYTES
 
     def _oversize(self, frame: Oversize) -> int:
         """Fail the one call that a too long reply belongs to, or, where that is unknown, end the session."""
@@ -320,21 +291,9 @@ class Connection:
         if found is None:
             self._violate("a line is longer than the frame limit, and no id can be found in it")
             return 1
-        request_id = int(found[1])
-        pending = self._pending.get(request_id)
-        if pending is None:
-            self._is_owed(request_id)
+        if not self._replies.fail(int(found[1]), _oversized):
             self.late_replies += 1
-            return 1
-        pending.error = lambda _written: ProtocolViolation("the reply is longer than the frame limit")
-        self._resolve(request_id, pending)
         return 1
-
-    def _resolve(self, request_id: Any, pending: _Pending) -> None:
-        # Whoever takes it out of the table may release it, and nobody does so twice.
-        if self._pending.pop(request_id, None) is not None:
-            self.answers += 1
-            pending.answered.release()
 
     def _violate(self, reason: str) -> None:
         """End a session that cannot go on. The reading thread sees the end, and reports it."""
@@ -361,9 +320,5 @@ class Connection:
             return PluginCrashed(f"the driver {ended}", outcome=outcome, diagnosis=diagnosis)
 
         self._ended = failure
-        for request_id in list(self._pending):
-            pending = self._pending.get(request_id)
-            if pending is not None:
-                pending.error = failure
-                self._resolve(request_id, pending)
+        self._replies.fail_all(failure)
         self._on_end(self)

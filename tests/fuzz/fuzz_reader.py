@@ -8,7 +8,9 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-with atheris.instrument_imports(include=["kmsplug_protocol.framing", "kmsplug_host._connection"]):
+with atheris.instrument_imports(
+    include=["kmsplug_protocol.framing", "kmsplug_host._connection", "kmsplug_host._replies"]
+):
     from kmsplug_host._connection import Connection  # noqa: F401 - instrumented here
     from support.fake_process import converse
 

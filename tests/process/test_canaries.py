@@ -214,7 +214,12 @@ def test_a_driver_that_tells_its_pin_everywhere_is_not_heard(
 ) -> None:
     monkeypatch.setenv("PIN_OF_THIS_TEST", PIN)
     command = [sys.executable, "-I", "-S", str(DRIVERS / "leaky_driver.py")]
-    plugin = {"command": command, "isolation": "process", "config": {"pin": {"env": "PIN_OF_THIS_TEST"}}, "deadline_s": 20.0}
+    plugin = {
+        "command": command,
+        "isolation": "process",
+        "config": {"pin": {"env": "PIN_OF_THIS_TEST"}},
+        "deadline_s": 20.0,
+    }
     seen: list[str] = []
     with listening() as heard, nothing_left(), Host.open({"plugins": {"leaky": plugin}}) as host:
         keystore = host.keystore("leaky")

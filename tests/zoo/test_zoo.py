@@ -35,7 +35,7 @@ def undisturbed(folder: Path, act: Callable[[Path], Neighbour]) -> None:
 
 def call(bad: Bad, kind: Beast) -> None:
     """Make the call that the driver answers in its own way."""
-    timeout = SHORT_S if kind.error is Timeout else LONG_S
+    timeout = SHORT_S if kind.error is Timeout else max(LONG_S, kind.within_s)
     if kind.change:
         bad.keystore.create_key("HMAC_SHA_256", timeout=timeout)
     else:
@@ -71,7 +71,8 @@ def test_a_driver_that(kind: Beast, tmp_path: Path) -> None:
 def test_a_driver_that_does_not_start_and(
     kind: Beast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmsplug_host.client.START_DEADLINE_S", 4.0)
+    deadline_s = 4.0 if kind.error is PluginUnavailable else LONG_S
+    monkeypatch.setattr("kmsplug_host.client.START_DEADLINE_S", deadline_s)
 
     def meet(folder: Path) -> Neighbour:
         home = folder / "neighbour"
