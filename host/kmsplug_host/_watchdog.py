@@ -26,10 +26,13 @@ _AGAIN_S: Final = 0.02  # until a ping is tried again that could not be written
 class Watched(Protocol):
     """What is looked at: a `Connection`."""
 
-    answers: int
-    """Requests answered so far, pings included."""
-    overdue: dict[int, float]
-    """Request ids that were given up and not answered: the moments of their deadlines."""
+    @property
+    def answers(self) -> int:
+        """Requests answered so far, pings included."""
+
+    @property
+    def overdue(self) -> dict[int, float]:
+        """Request ids that were given up and not answered: the moments of their deadlines."""
 
     @property
     def ended(self) -> bool:
