@@ -209,7 +209,8 @@ def test_a_provider_that_is_down_for_30_s_is_spared_and_found_again_within_2_s()
 @pytest.mark.parametrize("rate", [0.1, 0.3])
 def test_a_throttling_provider_serves_all_callers_in_time_for_few_more_calls(rate: float) -> None:
     bench = Bench()
-    dice = random.Random(7)  # no pattern: callers that keep step with one would be throttled again and again
+    # No pattern: callers that keep step with one would be throttled again and again.
+    dice = random.Random(7)  # noqa: S311
     bench.provider.usual = lambda: (
         RateLimitExceeded("slow down", retry_after_ms=100) if dice.random() < rate else 0.002
     )
