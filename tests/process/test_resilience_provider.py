@@ -89,7 +89,9 @@ def test_creates_whose_answer_is_lost_leave_as_many_keys_as_were_asked_for(tmp_p
 
         assert len(set(made)) == len(made) == CREATES
         assert sorted(map(attrgetter("key_id"), keystore.keys())) == sorted(made)
-        assert keystore.resilience.stats().reconciled == LOST
+        # More than were lost, where so many answers never come that the driver is taken for wedged and
+        # replaced: what it was working on is asked about as well.
+        assert keystore.resilience.stats().reconciled >= LOST
 
 
 def test_a_provider_that_was_down_was_spared_and_is_found_again(tmp_path: Path) -> None:
