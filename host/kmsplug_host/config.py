@@ -153,7 +153,7 @@ class RetrySettings(_Table):
     Attributes:
         max_attempts: Attempts of one call at most; 1: nothing is ever repeated.
         first_delay_s: Upper bound of the random wait before the second attempt; it doubles with each.
-        max_delay_s: Where it stops to double. A provider's own hint is added to the wait.
+        max_delay_s: Where it stops to double. A provider's own hint is waited in addition, and bounds it too.
         max_reconnects: How often a call goes to another process because one ended with it in flight.
         budget: Repetitions that are possible at once, over all calls.
         budget_per_call: What each new call adds to the budget, up to ``budget``.

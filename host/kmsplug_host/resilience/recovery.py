@@ -111,11 +111,14 @@ class Recovery:
             return None
         if guard.breaker.state is not BreakerState.CLOSED or guard.target.closed:
             return None
+        hint_s = error.details.get("retry_after_ms", 0) / 1000
         longest = min(retry.max_delay_s, retry.first_delay_s * 2.0 ** len(self._attempts))
+        if hint_s:  # the provider says when; what is left to do is not to come all at once
+            longest = min(longest, max(retry.first_delay_s, hint_s))
         delay_s = random.uniform(0.0, longest)  # noqa: S311 - full jitter: spreads retries, protects nothing
         if error.retry is RetryClass.RECONNECT and self._reconnects == 1:
             delay_s = 0.0  # there may be another process, or a spare
-        delay_s += error.details.get("retry_after_ms", 0) / 1000
+        delay_s += hint_s
         if guard.clock.now() + delay_s >= self._deadline.at:
             return None
         return delay_s if guard.budget.take(guard.bulkhead.calls) else None

@@ -1,5 +1,6 @@
 """After a failure: what is repeated and what never, when, and how honest the error is. In virtual time."""
 
+import itertools
 import threading
 from typing import Any
 
@@ -66,6 +67,17 @@ def test_a_throttled_call_waits_for_as_long_as_the_provider_says() -> None:
     (first, _, _, _), (second, _, _, _), (third, _, _, _) = bench.provider.asked
     assert 0.7 <= second - first <= 0.7 + 0.05
     assert 1.2 <= third - second <= 1.2 + 0.1
+
+
+def test_a_provider_that_says_when_is_not_waited_for_longer_and_longer() -> None:
+    bench = Bench(*[throttled(100)] * 12)
+
+    assert bench.one() == PingResult()
+    moments = [moment for moment, *_ in bench.provider.asked]
+    waits = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert len(waits) == 12
+    assert min(waits) >= 0.1
+    assert max(waits) <= 0.2 + 1e-6
 
 
 def test_a_hint_beyond_the_deadline_is_not_waited_for() -> None:
