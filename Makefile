@@ -61,7 +61,7 @@ format: $(VENV)/.dev ## format the code
 COMPILE := compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --no-annotate
 lock: $(VENV)/.uv ## resolve the dependencies anew
 	@$(UV) pip $(COMPILE) pyproject.toml --upgrade --output-file requirements/runtime.txt
-	@$(UV) pip $(COMPILE) pyproject.toml --group dev --constraint requirements/runtime.txt --upgrade --output-file requirements/dev.txt
+	@$(UV) pip $(COMPILE) pyproject.toml --group dev --group servers --group docs --constraint requirements/runtime.txt --upgrade --output-file requirements/dev.txt
 	@$(UV) pip $(COMPILE) pyproject.toml --group bench --constraint requirements/runtime.txt --upgrade --output-file requirements/bench.txt
 
 clean: ## remove what the targets made
@@ -91,10 +91,12 @@ $(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
 	@touch $@
 
 # What pip cannot install. Where it is missing and cannot be had, its tests are skipped, and say so.
+SYSTEM := bubblewrap postgresql softhsm2 opensc libnss3 libnss3-tools opencryptoki libopencryptoki0
 $(VENV)/.system:
-	@if ! command -v bwrap >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	echo "installing bubblewrap"; apt-get install --quiet --yes bubblewrap >/dev/null 2>&1 || \
-	{ apt-get update --quiet >/dev/null && apt-get install --quiet --yes bubblewrap >/dev/null; } || true; fi
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg-query --show $(SYSTEM) >/dev/null 2>&1; then \
+	echo "installing $(SYSTEM)"; export DEBIAN_FRONTEND=noninteractive; \
+	install="apt-get install --quiet --yes --no-install-recommends"; \
+	$$install $(SYSTEM) >/dev/null 2>&1 || { apt-get update --quiet >/dev/null && $$install $(SYSTEM) >/dev/null; } || true; fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
