@@ -48,6 +48,7 @@ OPEN_WITHOUT_TAG = """\
     return {**used, "plaintext": base64_of(opener.update(sealed[12:-16]))}
 """
 TOO_SHORT = '    require(len(sealed) > 27, "INVALID_CIPHERTEXT", "too short")\n'
+OWN_LAYOUT = "aead.decrypt(sealed[16:28], sealed[28:], bound if sealed[:16] == bytes(16) else b'?')"
 ONLY_VERSION_1 = (
     '        require("1" in offered, "UNSUPPORTED_OPERATION", "this driver speaks protocol version 1")\n'
 )
@@ -170,6 +171,17 @@ SHORT = (
 ROTATED = "        key.versions.append(Version("
 NAMED = "[one for one in versions if one.name == request.key_version]"
 
+EMPTY = """\
+        if not request.message:
+            raise DriverError(ErrorCode.INVALID_ARGUMENT, "there is no code for nothing")
+"""
+MAKE_MAC, CHECK_MAC = (
+    "        (version,) = self.usable(request, U.GENERATE_VERIFY_MAC, (S.ACTIVE,))\n        mechanism",
+    "        for version in self.usable(request, U.GENERATE_VERIFY_MAC):\n            if hmac_of",
+)
+REFUSE_EMPTY = ((MAKE_MAC, EMPTY + MAKE_MAC), (CHECK_MAC, EMPTY + CHECK_MAC))
+OTHER_CODE = tuple((old, new.replace("INVALID_ARGUMENT", "KEY_USAGE_MISMATCH")) for old, new in REFUSE_EMPTY)
+
 # For what the plain driver does not offer.
 GRANTED = """\
     def grant_trust(self, request: wire.TrustParams) -> wire.EmptyResult:
@@ -254,6 +266,11 @@ EVERYTHING_MUTANTS = (
         "binding.associated_data",
         (SORTED, "''.join(a + b for a, b in sorted((request.context or {}).items()))"),
     ),
+    mutant(
+        "refuses a code for no message with a code of its own",
+        "signing.mac signing.mac_mismatch",
+        *OTHER_CODE,
+    ),
     mutant("lists an alias that moved", "keys.alias", ("owner == key.key_id)", "owner)")),
     mutant(
         "returns a data key that was not asked for",
@@ -319,6 +336,31 @@ MANAGING_MUTANTS = (
         (GRANTED, GRANTED.replace("self.known(request.identity)", "pass")),
     ),
 )
+
+
+# What providers differ in, and may: the cases named have to pass.
+LICENCES = (
+    (
+        PLAIN,
+        mutant(
+            "a ciphertext that begins with the same bytes each time, under a name of its own",
+            "crypto.never_the_same crypto.damaged crypto.layout",
+            ("sealed = iv + aead", "sealed = bytes(16) + iv + aead"),
+            ("aead.decrypt(sealed[:12], sealed[12:], bound)", OWN_LAYOUT),
+            ('"wrap_algorithm": "A256GCM"', '"wrap_algorithm": "org.example/own"'),
+        ),
+    ),
+    (EVERYTHING, mutant("no code for no message", "signing.mac signing.mac_mismatch", *REFUSE_EMPTY)),
+)
+
+
+@pytest.mark.parametrize(("source", "licence"), LICENCES, ids=[licence.does for _, licence in LICENCES])
+def test_a_driver_may_have(source: Path, licence: Mutant, tmp_path: Path) -> None:
+    driver = licence.write(source, tmp_path)
+
+    report = try_file(driver, only=licence.fails.split(), timeout_s=10)
+
+    assert failures(report) == {}
 
 
 @pytest.mark.parametrize("mutant", PLAIN_MUTANTS, ids=lambda mutant: mutant.does)

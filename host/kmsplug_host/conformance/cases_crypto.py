@@ -64,13 +64,16 @@ def layout(bench: Bench) -> None:
             check(len(sealed) == length + _GCM_OVERHEAD, f"{length} bytes became {len(sealed)}")
 
 
-@CRYPTO.case("never_the_same", "4.7-2 11-7", ENCRYPTS, hint="draw a fresh random IV for each call")
+@CRYPTO.case("never_the_same", "4.7-2 4.4-1 11-7", ENCRYPTS, hint="draw a fresh random IV for each call")
 def never_the_same(bench: Bench) -> None:
-    """The same plaintext never has the same ciphertext, nor its IV, twice."""
+    """The same plaintext never has the same ciphertext twice, nor the same IV in rows with A256GCM."""
     for use in encryptions(bench.capabilities):
         key_id, _ = two_keys(bench, use)
         sealed = [base64.b64decode(use.make(bench.session, key_id).result["ciphertext"]) for _ in range(16)]
-        check(len({one[:12] for one in sealed}) == len(sealed), f"{use}: two of 16 ciphertexts begin alike")
+        check(len(set(sealed)) == len(sealed), f"{use}: two of 16 ciphertexts are the same")
+        if use.row.wrap_algorithm == "A256GCM":  # only there is it known where an IV stands
+            fresh = len({one[:12] for one in sealed}) == len(sealed)
+            check(fresh, f"{use}: two of 16 ciphertexts begin alike")
 
 
 @CRYPTO.case(

@@ -8,7 +8,7 @@ from kmsplug_protocol import Mechanism, jsonrpc
 from . import reference
 from .bench import Bench
 from .case import Cases, Need, offers
-from .session import read_result
+from .session import Answer, read_result
 from .uses import Made, Use, uses
 from .verdict import Skipped, check
 
@@ -90,8 +90,10 @@ def _mismatches(bench: Bench, use: Use) -> None:
     proof = base64.b64decode(made.result[use.shape.made])
     use.require_open(bench.session, mine, made)
     _invalid(bench, use, other, made, "another key")
-    for message in (b"a messagf", b"a message ", b"a messag", b""):
+    for message in (b"a messagf", b"a message ", b"a messag"):
         _invalid(bench, use, mine, Made(message, {}, made.result), "another message")
+    if not _takes_no_empty_message(use, use.try_open(bench.session, mine, Made(b"", {}, made.result))):
+        _invalid(bench, use, mine, Made(b"", {}, made.result), "no message at all")
     for position in sorted({0, 1, len(proof) // 2, len(proof) - 1}):
         flipped = proof[:position] + bytes([proof[position] ^ 1]) + proof[position + 1 :]
         _invalid(bench, use, mine, made, f"a bit of byte {position} flipped", **{use.shape.made: flipped})
@@ -111,6 +113,14 @@ def _invalid(bench: Bench, use: Use, key_id: str, made: Made, what: str, **param
     answer = use.try_open(bench.session, key_id, made, **params)
     result = read_result(use.shape.opens, answer.granted())
     check(not result.valid, f"{use}: {what}, and it is said to be valid")
+
+
+def _takes_no_empty_message(use: Use, answer: Answer) -> bool:
+    """Tell whether an answer is the refusal that a code for no message at all may have."""
+    if answer.result is not None or use.shape.makes != "crypto.mac":
+        return False
+    answer.refused("INVALID_ARGUMENT", number=_EITHER)
+    return True
 
 
 @SIGNING.case("digest", "4.4-4 4.1-1", _SIGNS, hint="do not hash a digest again")
@@ -139,13 +149,16 @@ def digest(bench: Bench) -> None:
             answer.refused("INVALID_ARGUMENT", number=_EITHER)
 
 
-@SIGNING.case("mac", "4.4-1 5.4-1 5.1-1", _MACS, hint="return the whole code")
+@SIGNING.case("mac", "4.4-1 4.7-8 5.4-1 5.1-1", _MACS, hint="return the whole code")
 def mac(bench: Bench) -> None:
     """A code is as long as its hash, the same for the same message, and verifies."""
     for use in _of(bench, "crypto.mac"):
         key_id = bench.key(use.target)
         limit = min(use.row.max_input_bytes or 4096, 65_536)
-        for message in (b"", b"\0", b"\xff" * limit):
+        messages = [b"", b"\0", b"\xff" * limit]
+        if _takes_no_empty_message(use, use.try_make(bench.session, key_id, b"")):
+            messages.remove(b"")
+        for message in messages:
             made = use.make(bench.session, key_id, message)
             use.require_open(bench.session, key_id, made)
             result = read_result("crypto.mac", made.result)
