@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -188,6 +188,7 @@ class KeystoreSettings(_Table):
         accept_public_key_wrap: Whether ciphertexts whose data key anybody could have wrapped (RSA) open.
         allow_raw: Whether provider ciphertexts without an envelope (``format="raw"``) are allowed.
         context: Entries merged into every encryption context; a caller's conflicting value is refused.
+        context_binding: What of it a provider that authenticates maps gets to see.
         identity: Overrides the identity that the driver reports.
         attempt_timeout_s: Seconds that one attempt of a call may take; default: a third of its deadline.
         max_in_flight: Calls at once.
@@ -201,6 +202,7 @@ class KeystoreSettings(_Table):
     accept_public_key_wrap: bool = False
     allow_raw: bool = False
     context: dict[str, str] = {}
+    context_binding: Literal["context", "label"] = "context"
     identity: str | None = Field(default=None, min_length=1, max_length=256)
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
     max_in_flight: int = Field(default=64, ge=1)

@@ -61,6 +61,11 @@ class Keystore(KeyOperations, CryptoOperations):
         return self.settings.accept_public_key_wrap
 
     @property
+    def shows_context(self) -> bool:
+        """Whether a provider that authenticates maps gets the encryption context itself."""
+        return self.settings.context_binding == "context"
+
+    @property
     def capabilities(self) -> tuple[Capability, ...]:
         """What the driver promises, as probed."""
         return self._plugin.opened.capabilities

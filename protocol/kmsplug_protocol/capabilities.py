@@ -39,3 +39,8 @@ class Capability(Model):
     import_formats: tuple[str, ...] = Field(
         default=(), description="Wrapping algorithms accepted for import."
     )
+    documented_only: bool = Field(
+        default=False,
+        description="True where only the provider's documents say so: the driver's tests reach no server "
+        "that could show it.",
+    )

@@ -100,6 +100,7 @@ class CapabilityRow(TypedDict, total=False):
     protection: Protection
     deletion_window_days: tuple[int, int]
     import_formats: tuple[str, ...]
+    documented_only: bool
 
 
 def provides(*, inline: bool = False, **row: Unpack[CapabilityRow]) -> Callable[[_Method], _Method]:

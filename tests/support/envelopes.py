@@ -35,6 +35,7 @@ class MemoryKeystore:
         self.name = name
         self.identity = identity
         self.accepts_public_key_wrap = False
+        self.shows_context = True
         self.key = key or os.urandom(32)
         self.configured: dict[str, str] = {}
         self.namespace = "key-"

@@ -31,6 +31,12 @@ from .envelope_types import Context, Seal, Unseal, Wrapping
 PUBLIC_ALGORITHMS: Final = frozenset({"RSA-OAEP-256", "RSA-OAEP"})
 """Wrap algorithms that anybody can write with: opening one proves nothing about its sender."""
 
+# What each kind of associated data can bind, the strongest first.
+_BINDS: Final[dict[AssociatedData, tuple[int, ...]]] = {
+    AssociatedData.NONE: (fmt.BIND_NOTHING,),
+    AssociatedData.BYTES: (fmt.BIND_BYTES,),
+    AssociatedData.MAP: (fmt.BIND_MAP, fmt.BIND_MAP_LABEL_ONLY),
+}
 _MAX_UNWRAPS: Final = 3
 
 
@@ -60,7 +66,9 @@ def begin_seal(
             hint="use a key that encrypts, such as AES_256_GCM",
         )
     bound = fmt.effective_context(context, tenant)
-    draft = fmt.Recipient(keystore.identity, key.key_id, None, row.wrap_algorithm, _bind_of(row), None)
+    draft = fmt.Recipient(
+        keystore.identity, key.key_id, None, row.wrap_algorithm, _bind_of(keystore, row), None
+    )
     label = fmt.wrap_binding(draft, bound)
     data_key = os.urandom(cobblestone.KEY_BYTES)
     wrapped = keystore.native_encrypt(
@@ -189,13 +197,9 @@ def split(envelope: bytes) -> tuple[bytes, bytes, memoryview]:
     return envelope[fmt.PREFIX_BYTES : start], envelope[start : start + cobblestone.HEADER_BYTES], chunks
 
 
-def _bind_of(row: Capability) -> int:
-    """Return the strongest binding that a capability row offers."""
-    return {
-        AssociatedData.NONE: fmt.BIND_NOTHING,
-        AssociatedData.BYTES: fmt.BIND_BYTES,
-        AssociatedData.MAP: fmt.BIND_MAP,
-    }[row.associated_data]
+def _bind_of(keystore: Wrapping, row: Capability) -> int:
+    """Return the strongest binding that a capability row offers; of the two of a map, the one configured."""
+    return _BINDS[row.associated_data][0 if keystore.shows_context else -1]
 
 
 def _prove_binding(
@@ -248,7 +252,7 @@ def _candidates(
             if not keystore.owns(recipient.key_id) or (keys is not None and recipient.key_id not in keys):
                 continue
             row = keystore.wrap_row("crypto.decrypt", wrap_algorithm=recipient.algorithm)
-            if row is None or recipient.bind not in _binds_of(row):
+            if row is None or recipient.bind not in _BINDS[row.associated_data]:
                 continue
             if recipient.algorithm in PUBLIC_ALGORITHMS and not keystore.accepts_public_key_wrap:
                 public_refused = True
@@ -266,12 +270,6 @@ def _candidates(
         )
     named = ", ".join(sorted({untrusted(recipient.keystore, 256) for recipient in header.recipients}))
     raise AccessDenied("no keystore of this configuration may open the ciphertext", hint=f"it names {named}")
-
-
-def _binds_of(row: Capability) -> tuple[int, ...]:
-    if row.associated_data is AssociatedData.MAP:
-        return (fmt.BIND_MAP, fmt.BIND_MAP_LABEL_ONLY)
-    return (_bind_of(row),)
 
 
 def _check(

@@ -63,6 +63,10 @@ class Wrapping(Protocol):
     def accepts_public_key_wrap(self) -> bool:
         """Whether ciphertexts that anybody could have written open."""
 
+    @property
+    def shows_context(self) -> bool:
+        """Whether a provider that authenticates maps gets the encryption context itself."""
+
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return what never changes about a key."""
 

@@ -26,7 +26,7 @@ from kmsplug_host.errors import (
 from kmsplug_host.shims import envelope
 from kmsplug_host.shims import envelope_format as fmt
 from kmsplug_host.shims.envelope_types import Context
-from kmsplug_protocol import cobblestone, dcbor
+from kmsplug_protocol import AssociatedData, Capability, DecryptResult, EncryptResult, cobblestone, dcbor
 from support.envelopes import MemoryKeystore, seal, unseal
 
 CHUNK = cobblestone.CHUNK_BYTES
@@ -137,6 +137,47 @@ def test_a_driver_that_ignores_associated_data_is_found_before_the_first_ciphert
 
     with pytest.raises(ProtocolViolation, match="ignores it"):
         seal(keystore)
+
+
+class MapKeystore(MemoryKeystore):
+    """Authenticates a map, as AWS KMS does, and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[dict[str, str]] = []
+
+    def wrap_row(self, *args: Any, **kwargs: Any) -> Capability | None:
+        row = super().wrap_row(*args, **kwargs)
+        return row and row.model_copy(update={"associated_data": AssociatedData.MAP})
+
+    def native_encrypt(self, *args: Any, context: Any = None, **kwargs: Any) -> EncryptResult:
+        self.shown.append(dict(context))
+        return super().native_encrypt(*args, associated_data=_canonical(context), **kwargs)
+
+    def native_decrypt(self, *args: Any, context: Any = None, **kwargs: Any) -> DecryptResult:
+        return super().native_decrypt(*args, associated_data=_canonical(context), **kwargs)
+
+
+def _canonical(context: Any) -> bytes:
+    return json.dumps(sorted(context.items())).encode()
+
+
+def test_a_provider_is_shown_the_context_or_its_hash_alone_and_both_open_and_bind() -> None:
+    keystore = MapKeystore()
+    context = {"invoice": "7"}
+
+    open_to_see = seal(keystore, context=context)
+    keystore.shows_context = False
+    hidden = seal(keystore, context=context)
+
+    first, second = keystore.shown
+    assert first == {**context, "kmsplug:v1": first["kmsplug:v1"]}
+    assert second.keys() == {"kmsplug:v1"}
+    assert first != second
+    for ciphertext in (open_to_see, hidden):
+        assert unseal([keystore], ciphertext, context=context)[0] == b"secret"
+        with pytest.raises(InvalidCiphertext):
+            unseal([keystore], ciphertext, context={"invoice": "8"})
 
 
 def test_the_proof_of_binding_is_made_once() -> None:
