@@ -65,7 +65,7 @@ lock: $(VENV)/.uv ## resolve the dependencies anew
 	@$(UV) pip $(COMPILE) pyproject.toml --group bench --constraint requirements/runtime.txt --upgrade --output-file requirements/bench.txt
 
 clean: ## remove what the targets made
-	@rm -rf $(VENV) dist .kmsplug .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build dist .kmsplug .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(VENV)/.uv:
 	@$(PYTHON) -c 'import sys; sys.exit("kmsplug needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -90,13 +90,17 @@ $(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
 	@$(UV) pip install --quiet --python $(VENV)/bench/bin/python --no-deps --editable .
 	@touch $@
 
-# What pip cannot install. Where it is missing and cannot be had, its tests are skipped, and say so.
+# What pip cannot install. Where it is missing and cannot be had, its tests are skipped, and say so. In groups, so that
+# one that cannot be had keeps no other one away.
 SYSTEM := bubblewrap postgresql softhsm2 opensc libnss3 libnss3-tools opencryptoki libopencryptoki0
+WATCHING := chromium chromium-driver prometheus
 $(VENV)/.system:
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! dpkg-query --show $(SYSTEM) >/dev/null 2>&1; then \
-	echo "installing $(SYSTEM)"; export DEBIAN_FRONTEND=noninteractive; \
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then export DEBIAN_FRONTEND=noninteractive; \
 	install="apt-get install --quiet --yes --no-install-recommends"; \
-	$$install $(SYSTEM) >/dev/null 2>&1 || { apt-get update --quiet >/dev/null && $$install $(SYSTEM) >/dev/null; } || true; fi
+	for group in "$(SYSTEM)" "$(WATCHING)"; do dpkg-query --show $$group >/dev/null 2>&1 || { \
+	echo "installing $$group"; \
+	$$install $$group >/dev/null 2>&1 || { apt-get update --quiet >/dev/null && $$install $$group >/dev/null; } || true; }; \
+	done; fi
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt

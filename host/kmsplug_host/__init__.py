@@ -11,6 +11,7 @@ from kmsplug_protocol import KeyAlgorithm, KeyState, KeyUsage, Mechanism, Protec
 
 from . import errors
 from ._events import PluginEvent
+from ._meter import CallFailure, CallSeries
 from ._status import PluginState, PluginStatus, ReplicaRole, ReplicaStatus
 from .client import Host
 from .config import Isolation
@@ -22,6 +23,8 @@ from .shims.envelope_types import Context, Opened, Seal, Sealed, Unseal
 
 __all__ = [
     "BreakerState",
+    "CallFailure",
+    "CallSeries",
     "Context",
     "Health",
     "Host",

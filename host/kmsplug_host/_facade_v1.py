@@ -11,6 +11,7 @@ from ._connection import Connection
 from ._deadline import Deadline
 from ._redaction import Redactor
 from ._refusals import refused
+from ._tracing import traceparent
 from .errors import KmsplugError, ProtocolViolation
 
 _NATIVE: Final = "native"
@@ -45,6 +46,8 @@ class FacadeV1:
         meta = body.setdefault("meta", {})
         meta["deadline_ms"] = int(deadline.remaining_s() * 1000)
         meta["correlation_id"] = correlation_id
+        if (trace := traceparent()) is not None:
+            meta["traceparent"] = trace
         try:
             response = self.connection.request(operation.wire, body, deadline)
             if "error" in response:

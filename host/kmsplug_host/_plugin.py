@@ -16,6 +16,8 @@ from ._events import Events
 from ._fleet import Fleet
 from ._handshake import Opened
 from ._launch import PluginSpec
+from ._meter import Meter
+from ._observe import observed
 from ._redaction import Redactor
 from ._replica import Replica
 from ._status import PluginState, PluginStatus, ReplicaRole, overall_state
@@ -31,6 +33,9 @@ class Plugin:
         version: Version of the host.
         supervisor: Starts its processes.
         events: Told when the plugin's state changes.
+
+    Attributes:
+        meter: Counts the attempts, and the starts of processes.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Plugin:
     ) -> None:
         self.name = spec.name
         self.settings = spec.settings
+        self.meter = Meter()
         self._version = version
         self._supervisor = supervisor
         self._events = events or Events()
@@ -46,7 +52,7 @@ class Plugin:
         self._closed: str | None = None
         self._state = PluginState.STARTING
         self._ill = False
-        self._fleet = Fleet(spec, version, supervisor, self._changed, self._moved)
+        self._fleet = Fleet(spec, version, supervisor, self._changed, self._moved, meter=self.meter)
         self._others: list[Fleet] = []  # that come or go by a reload
 
     def start(self) -> None:
@@ -109,14 +115,15 @@ class Plugin:
             KmsplugError: What the driver refused, or what happened instead of an answer.
         """
         self.refuse_forked()
-        replica = self._take(deadline)
-        try:
-            opened = replica.opened
-            assert opened is not None  # noqa: S101 - chosen for it
-            limit = deadline if attempt_s is None else deadline.within(attempt_s)
-            return opened.facade.call(operation, params, limit)
-        finally:
-            self._give_back(replica)
+        with observed(self.meter, operation.wire, "plugin", self.name):
+            replica = self._take(deadline)
+            try:
+                opened = replica.opened
+                assert opened is not None  # noqa: S101 - chosen for it
+                limit = deadline if attempt_s is None else deadline.within(attempt_s)
+                return opened.facade.call(operation, params, limit)
+            finally:
+                self._give_back(replica)
 
     def refuse_forked(self) -> None:
         """Raise `PluginUnavailable` in a process other than the one that opened the host."""
@@ -144,6 +151,8 @@ class Plugin:
             warnings=opened.warnings if opened else (),
             diagnosis=failure.diagnosis if failure else None,
             isolation=fleet.spec.launch.isolation,
+            calls=self.meter.series(),
+            last_failure=self.meter.last_failure,
         )
 
     def release(self) -> None:
@@ -166,7 +175,7 @@ class Plugin:
         with self._changed:
             if self._closed is not None:
                 raise PluginUnavailable(self._closed, plugin=self.name)
-            fleet = Fleet(spec, self._version, self._supervisor, self._changed, self._moved)
+            fleet = Fleet(spec, self._version, self._supervisor, self._changed, self._moved, meter=self.meter)
             self._others.append(fleet)
         fleet.start()
         return fleet

@@ -10,6 +10,7 @@ from ._fleet import Fleet
 from ._launch import PluginSpec
 from ._plugin import Plugin
 from ._supervisor import run_together
+from .errors import KmsplugError
 
 _UNDO_S: Final = 4.0  # for processes that are not wanted after all to end by themselves
 
@@ -35,8 +36,13 @@ class Changeover:
         self._prepared: list[tuple[Plugin, Fleet]] = []
         self._added: list[Plugin] = []
 
-    def prepare(self, deadline: Deadline) -> None:
+    def prepare(self, deadline: Deadline, *, all_ready: bool = True) -> None:
         """Start everything that is new and wait until it is ready; after an error nothing of it is left.
+
+        Args:
+            deadline: For all of it.
+            all_ready: Whether a plugin that does not start is an error; else it goes on trying, or is in
+                quarantine.
 
         Raises:
             KmsplugError: A process did not start.
@@ -54,7 +60,8 @@ class Changeover:
             for _, fleet in self._prepared:
                 fleet.wait_ready(deadline)
             for plugin in self._added:
-                plugin.wait_ready(deadline)
+                with contextlib.nullcontext() if all_ready else contextlib.suppress(KmsplugError):
+                    plugin.wait_ready(deadline)
             on_failure.pop_all()
 
     def commit(self) -> dict[str, Plugin]:

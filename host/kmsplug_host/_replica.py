@@ -33,6 +33,8 @@ from ._connection import Connection
 from ._deadline import Deadline
 from ._handshake import FINAL, Login, Opened
 from ._launch import PluginSpec
+from ._meter import Meter
+from ._observe import observed
 from ._process import DriverProcess, describe_executable
 from ._restart import RestartPolicy
 from ._status import PluginState, ReplicaRole, ReplicaStatus
@@ -48,6 +50,7 @@ from .errors import (
 )
 
 START_DEADLINE_S: Final = 30.0  # from the start of a process to its answer to plugin.configure
+_START: Final = "plugin.start"
 _STOP_S: Final = 4.0  # for a process without calls to end by itself
 _REFILL_DELAY_S: Final = 0.1  # a start takes a processor, which the spare that takes over needs now
 _NO_THREAD_DELAY_S: Final = 1.0  # before the next try where the system has no thread for us
@@ -67,6 +70,7 @@ class Shared:
         changed: Guards their state; notified when it changes.
         report: Called with the reason after a state has changed, while ``changed`` is held.
         covered: Whether enough processes work without the one that is missing.
+        meter: Counts the starts.
     """
 
     spec: PluginSpec
@@ -75,6 +79,7 @@ class Shared:
     changed: threading.Condition
     report: Callable[[str], None]
     covered: Callable[[], bool]
+    meter: Meter
 
 
 class Replica:
@@ -225,7 +230,8 @@ class Replica:
 
     def _bring_up(self, process: DriverProcess, connection: Connection) -> None:
         try:
-            opened = self._shared.login.open(connection, Deadline.after(START_DEADLINE_S))
+            with observed(self._shared.meter, _START, "plugin", self._shared.spec.name):
+                opened = self._shared.login.open(connection, Deadline.after(START_DEADLINE_S))
         except KmsplugError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - whatever it is, callers wait for this process and must be told

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from ._meter import CallFailure, CallSeries
 from ._process import Usage
 from .config import Isolation
 from .errors import Diagnosis
@@ -89,6 +90,8 @@ class PluginStatus:
         warnings: What the driver wants an operator to know.
         diagnosis: What is known about the process that failed, while one is missing.
         isolation: How far its processes are kept from the rest of the machine; never ``auto``.
+        calls: Attempts of calls, by operation: how long they took, and how they failed.
+        last_failure: The last of them that failed.
     """
 
     name: str
@@ -100,6 +103,8 @@ class PluginStatus:
     warnings: tuple[str, ...] = field(default=())
     diagnosis: Diagnosis | None = None
     isolation: Isolation = Isolation.PROCESS
+    calls: tuple[CallSeries, ...] = ()
+    last_failure: CallFailure | None = None
 
 
 def overall_state(states: Collection[PluginState], wanted: int, *, ill: bool = False) -> PluginState:

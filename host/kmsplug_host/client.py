@@ -61,12 +61,16 @@ class Host:
         self._keystores: dict[str, Keystore] = {}
 
     @classmethod
-    def open(cls, source: _Given, *, keystores: Collection[str] | None = None) -> Self:
+    def open(
+        cls, source: _Given, *, keystores: Collection[str] | None = None, all_ready: bool = True
+    ) -> Self:
         """Start the configured plugins and return when all are ready: all or nothing.
 
         Args:
             source: Path of a plugins.toml, or the same as a mapping.
             keystores: Start only what these keystores need; default: everything.
+            all_ready: Whether a plugin that does not start is an error. Where it is none, the plugin is
+                started again as one that crashed, and calls on it fail until it is ready.
 
         Raises:
             ConfigurationError: The configuration is wrong; names file, key and what was expected.
@@ -78,7 +82,7 @@ class Host:
         # Closing is armed before anything runs: a failure must not leave a process behind.
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(host.close)
-            host._change(settings)
+            host._change(settings, all_ready=all_ready)
             on_failure.pop_all()
         return host
 
@@ -257,11 +261,11 @@ class Host:
             known = ", ".join(sorted(self._plugins)) or "none"
             raise ConfigurationError(f"{self._source.name}: no plugin {name!r}, there are: {known}") from None
 
-    def _change(self, settings: SettingsSource) -> None:
+    def _change(self, settings: SettingsSource, *, all_ready: bool = True) -> None:
         """Go over to other plugins and keystores; or raise, and nothing has changed."""
         specs = prepare_plugins(settings, _plugins_of(settings, self._wanted), self._redactor)
         change = Changeover(self._plugins, specs, self._make)
-        change.prepare(Deadline.after(START_DEADLINE_S))
+        change.prepare(Deadline.after(START_DEADLINE_S), all_ready=all_ready)
         with self._changing:
             closed = self._closed
             if not closed:

@@ -35,8 +35,11 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _text(message[:_MAX_MESSAGE]),
         }
-        if (correlation_id := current_call().correlation_id) is not None:
-            line["correlation_id"] = correlation_id
+        call = current_call()
+        if call.correlation_id is not None:
+            line["correlation_id"] = call.correlation_id
+        if call.traceparent is not None:
+            line["traceparent"] = call.traceparent
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = record.exc_info[0].__qualname__
             line["trace"] = [

@@ -334,4 +334,7 @@ def _call_of(message: dict[str, Any]) -> Call:
         correlation_id = meta.get("correlation_id")
         if type(correlation_id) is str:
             call.correlation_id = correlation_id[:128]
+        traceparent = meta.get("traceparent")
+        if type(traceparent) is str:
+            call.traceparent = traceparent[:256]
     return call

@@ -15,6 +15,7 @@ class Call:
         deadline: When its caller stops waiting, on `time.monotonic`; None: unknown.
         cancelled: Set when the caller has stopped waiting.
         correlation_id: The host's id of the request.
+        traceparent: The caller's trace (W3C Trace Context), for a provider that takes one; in every log line.
         answers: How often its answer is written. Only a driver that plays a broken one changes it, and not in
             an inline method.
     """
@@ -22,6 +23,7 @@ class Call:
     deadline: float | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
     correlation_id: str | None = None
+    traceparent: str | None = None
     answers: int = 1
 
     def remaining_s(self, default: float) -> float:

@@ -21,6 +21,7 @@ from . import (
     _output,
     _plugins,
     _secrets,
+    _serve,
     _signing,
 )
 from ._config import Options
@@ -59,6 +60,7 @@ app.command("random")(_secrets.random)
 app.command("data-key")(_secrets.data_key)
 app.command("explain")(_explain.explain)
 app.command("health")(_plugins.health)
+app.command("serve")(_serve.serve)
 app.command("conformance")(_conformance.conformance)
 
 

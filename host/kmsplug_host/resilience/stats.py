@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from kmsplug_protocol import ErrorCode
 
+from kmsplug_host._meter import CallSeries
+
 from .breaker import BreakerState
 
 
@@ -22,6 +24,7 @@ class KeystoreStats:
         breaker: State of the circuit breaker.
         in_flight: Calls in flight, those that wait for their next attempt included.
         queued: Calls that wait for a place.
+        series: Calls by operation: how long they took, all attempts and waits included, and how they failed.
     """
 
     keystore: str
@@ -33,3 +36,4 @@ class KeystoreStats:
     breaker: BreakerState
     in_flight: int
     queued: int
+    series: tuple[CallSeries, ...] = ()
