@@ -16,7 +16,7 @@ TARGET: Final = PACKAGE / "_async_operations.py"
 SOURCES: Final = {
     "_key_operations.py": "KeyOperations",
     "_crypto_operations.py": "CryptoOperations",
-    "keystore.py": "Keystore",
+    "_envelope_operations.py": "EnvelopeOperations",
 }
 # Not for applications: what shims use, and iterators, which aio.py has in an asynchronous form of its own.
 SKIPPED: Final = {
@@ -44,7 +44,8 @@ def generate() -> str:
         "collections.abc": {"Callable"},
         "typing": {"cast"},
         "._workers": {"Workers"},
-        ".keystore": {"Format", "Keystore"},
+        "._envelope_operations": {"Format"},
+        ".keystore": {"Keystore"},
     }
     methods: list[str] = []
     overloaded: set[str] = set()

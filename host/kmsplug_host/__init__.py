@@ -19,7 +19,7 @@ from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
 from .keystore import Keystore
 from .resilience import BreakerState, KeystoreStats
-from .shims.envelope_types import Context, Opened, Seal, Sealed, Unseal
+from .shims.envelope_types import Context, KeyHandle, Opened, Rewrap, Rewrapped, Seal, Sealed, Unseal
 
 __all__ = [
     "BreakerState",
@@ -30,6 +30,7 @@ __all__ = [
     "Host",
     "Isolation",
     "KeyAlgorithm",
+    "KeyHandle",
     "KeyState",
     "KeyUsage",
     "Keystore",
@@ -45,6 +46,8 @@ __all__ = [
     "Protection",
     "ReplicaRole",
     "ReplicaStatus",
+    "Rewrap",
+    "Rewrapped",
     "Seal",
     "Sealed",
     "Unseal",

@@ -37,9 +37,23 @@ from kmsplug_protocol import (
     WrapKeyResult,
 )
 
+from ._envelope_operations import Format
 from ._workers import Workers
-from .keystore import Format, Keystore
-from .shims.envelope_types import Context, Opened, Progress, Seal, Sealed, Sink, Source, Unseal
+from .keystore import Keystore
+from .shims.envelope_reader import EnvelopeReader, SeekableSource
+from .shims.envelope_types import (
+    Context,
+    KeyHandle,
+    Opened,
+    Progress,
+    Rewrap,
+    Rewrapped,
+    Seal,
+    Sealed,
+    Sink,
+    Source,
+    Unseal,
+)
 
 
 class AsyncOperations:
@@ -476,6 +490,8 @@ class AsyncOperations:
         context: Mapping[str, str] | None = None,
         store_context: bool = False,
         tenant: str | None = None,
+        recipients: Sequence[KeyHandle] = (),
+        require_same_strength: bool = True,
         format: Literal["envelope"] = "envelope",
         key_version: str | None = None,
         associated_data: bytes | None = None,
@@ -491,6 +507,8 @@ class AsyncOperations:
         context: Mapping[str, str] | None = None,
         store_context: bool = False,
         tenant: str | None = None,
+        recipients: Sequence[KeyHandle] = (),
+        require_same_strength: bool = True,
         format: Literal["raw"],
         key_version: str | None = None,
         associated_data: bytes | None = None,
@@ -505,6 +523,8 @@ class AsyncOperations:
         context: Mapping[str, str] | None = None,
         store_context: bool = False,
         tenant: str | None = None,
+        recipients: Sequence[KeyHandle] = (),
+        require_same_strength: bool = True,
         format: Format = "envelope",
         key_version: str | None = None,
         associated_data: bytes | None = None,
@@ -518,6 +538,8 @@ class AsyncOperations:
             context=context,
             store_context=store_context,
             tenant=tenant,
+            recipients=recipients,
+            require_same_strength=require_same_strength,
             format=format,
             key_version=key_version,
             associated_data=associated_data,
@@ -533,6 +555,8 @@ class AsyncOperations:
         context: Mapping[str, str] | None = None,
         store_context: bool = False,
         tenant: str | None = None,
+        recipients: Sequence[KeyHandle] = (),
+        require_same_strength: bool = True,
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Seal:
@@ -545,6 +569,8 @@ class AsyncOperations:
             context=context,
             store_context=store_context,
             tenant=tenant,
+            recipients=recipients,
+            require_same_strength=require_same_strength,
             progress=progress,
             timeout=timeout,
         )
@@ -557,6 +583,7 @@ class AsyncOperations:
         context: Mapping[str, str] | Context | None = None,
         key_id: str | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         format: Literal["envelope"] = "envelope",
         key_version: str | None = None,
         associated_data: bytes | None = None,
@@ -571,6 +598,7 @@ class AsyncOperations:
         context: Mapping[str, str] | Context | None = None,
         key_id: str | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         format: Literal["raw"],
         key_version: str | None = None,
         associated_data: bytes | None = None,
@@ -584,6 +612,7 @@ class AsyncOperations:
         context: Mapping[str, str] | Context | None = None,
         key_id: str | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         format: Format = "envelope",
         key_version: str | None = None,
         associated_data: bytes | None = None,
@@ -596,6 +625,7 @@ class AsyncOperations:
             context=context,
             key_id=key_id,
             tenant=tenant,
+            min_generation=min_generation,
             format=format,
             key_version=key_version,
             associated_data=associated_data,
@@ -610,6 +640,7 @@ class AsyncOperations:
         context: Mapping[str, str] | Context | None = None,
         key_id: str | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Unseal:
@@ -621,6 +652,82 @@ class AsyncOperations:
             context=context,
             key_id=key_id,
             tenant=tenant,
+            min_generation=min_generation,
+            progress=progress,
+            timeout=timeout,
+        )
+
+    async def open_reader(
+        self,
+        source: SeekableSource,
+        *,
+        context: Mapping[str, str] | Context | None = None,
+        key_id: str | None = None,
+        tenant: str | None = None,
+        min_generation: int | None = None,
+        timeout: float | None = None,
+    ) -> EnvelopeReader:
+        """Return a file of the plaintext, to be read from any position. As `decrypt` otherwise."""
+        return await self._workers.run(
+            self._keystore.open_reader,
+            source,
+            context=context,
+            key_id=key_id,
+            tenant=tenant,
+            min_generation=min_generation,
+            timeout=timeout,
+        )
+
+    async def rewrap(
+        self,
+        ciphertext: bytes,
+        *,
+        add: Sequence[KeyHandle] = (),
+        remove: Sequence[KeyHandle | int] = (),
+        context: Mapping[str, str] | Context | None = None,
+        tenant: str | None = None,
+        expect_generation: int | None = None,
+        require_same_strength: bool = True,
+        timeout: float | None = None,
+    ) -> Rewrapped:
+        """Replace who can open an envelope, without touching its payload."""
+        return await self._workers.run(
+            self._keystore.rewrap,
+            ciphertext,
+            add=add,
+            remove=remove,
+            context=context,
+            tenant=tenant,
+            expect_generation=expect_generation,
+            require_same_strength=require_same_strength,
+            timeout=timeout,
+        )
+
+    async def rewrap_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        add: Sequence[KeyHandle] = (),
+        remove: Sequence[KeyHandle | int] = (),
+        context: Mapping[str, str] | Context | None = None,
+        tenant: str | None = None,
+        expect_generation: int | None = None,
+        require_same_strength: bool = True,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> Rewrap:
+        """Write the envelope in *source* to *sink* with other recipients. As `rewrap` otherwise."""
+        return await self._workers.run(
+            self._keystore.rewrap_stream,
+            source,
+            sink,
+            add=add,
+            remove=remove,
+            context=context,
+            tenant=tenant,
+            expect_generation=expect_generation,
+            require_same_strength=require_same_strength,
             progress=progress,
             timeout=timeout,
         )

@@ -3,14 +3,27 @@
 import secrets
 from typing import Any, Final, TypeVar
 
-from kmsplug_protocol import BY_WIRE, Meta, Model, Nature, Outcome
+from kmsplug_protocol import BY_WIRE, KEYSTORE_API, Meta, Model, Nature, Outcome
 from pydantic import ValidationError
 
 from ._deadline import Deadline, caller_deadline
 from ._plugin import Plugin
-from .config import KeystoreSettings
-from .errors import InvalidArgument, KmsplugError, ProtocolViolation
+from .config import DataKeySettings, KeystoreSettings
+from .errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    InvalidArgument,
+    KeyCompromised,
+    KeyDestroyed,
+    KeyDisabled,
+    KeyInvalidState,
+    KeyNotFound,
+    KeyPendingDeletion,
+    KmsplugError,
+    ProtocolViolation,
+)
 from .resilience import Resilience
+from .shims.data_keys import DataKeys
 
 _ResultT = TypeVar("_ResultT", bound=Model)
 
@@ -20,6 +33,15 @@ _BYTES_ARGUMENTS: Final = frozenset(
         "plaintext", "ciphertext", "key", "wrapped_key", "message", "digest", "signature", "mac",
         "associated_data", "source_associated_data", "backup", "import_token", "peer_public_key",
     }
+)  # fmt: skip
+
+# After these, a data key that was wrapped before must not stand for what the provider would do now.
+_CHANGES_KEYS: Final = frozenset(
+    operation.wire for operation in KEYSTORE_API if operation.changes and operation.wire.startswith("key.")
+) - {"key.create", "key.tag"}
+_ENDS_DATA_KEYS: Final = (
+    AccessDenied, AuthenticationFailed, KeyCompromised, KeyDestroyed, KeyDisabled, KeyInvalidState,
+    KeyNotFound, KeyPendingDeletion,
 )  # fmt: skip
 
 
@@ -36,10 +58,24 @@ class Calls:
         self.name = name
         self._plugin = plugin
         self.resilience = Resilience(name, settings, plugin)
+        self.data_keys: DataKeys[Any] = DataKeys(settings.data_key_cache)
+        """Keys to seal with that are used again."""
+        self.opened_keys: DataKeys[Any] = DataKeys(_for_opening(settings))
+        """Data keys that were unwrapped, to open with again."""
 
     def deadline(self, timeout: float | None) -> Deadline:
         """Return the moment at which a call that begins now must have ended."""
         return caller_deadline(self._plugin.settings.deadline_s if timeout is None else timeout)
+
+    def forget_data_keys(self) -> None:
+        """Use no data key any more that was made or unwrapped before now."""
+        self.data_keys.forget()
+        self.opened_keys.forget()
+
+    def rebind_data_keys(self, settings: KeystoreSettings) -> None:
+        """Go on under other settings, with none."""
+        self.data_keys.rebind(settings.data_key_cache)
+        self.opened_keys.rebind(_for_opening(settings))
 
     def _call(
         self,
@@ -70,7 +106,12 @@ class Calls:
             error.add(operation=wire, keystore=self.name, key_id=arguments.get("key_id"))
             if error.outcome is Outcome.UNKNOWN:
                 error.add(idempotency_key=change)  # `Keystore.reconcile` may tell later
+            if isinstance(error, _ENDS_DATA_KEYS):
+                self.forget_data_keys()
             raise
+        finally:
+            if wire in _CHANGES_KEYS:  # whether it was answered or not: it may have happened
+                self.forget_data_keys()
         assert isinstance(answer, result)  # noqa: S101 - the facade validated it
         return answer
 
@@ -84,6 +125,11 @@ class Calls:
                 plugin=self._plugin.name,
                 keystore=self.name,
             )
+
+
+def _for_opening(settings: KeystoreSettings) -> DataKeySettings | None:
+    kept = settings.data_key_cache
+    return kept if kept is not None and kept.decrypt else None
 
 
 def _build(params: type[Model], arguments: dict[str, Any]) -> Model:

@@ -21,7 +21,16 @@ from ._workers import Workers, shielded
 from .client import Host
 from .health import Health
 from .resilience import KeystoreStats
-from .shims.envelope_types import Context, Opened, Progress, Sink, Source, Unseal
+from .shims.envelope_types import (
+    Context,
+    KeyHandle,
+    Opened,
+    Progress,
+    Rewrapped,
+    Sink,
+    Source,
+    Unseal,
+)
 
 __all__ = ["AsyncHost", "AsyncKeystore"]
 
@@ -45,6 +54,10 @@ class AsyncKeystore(AsyncOperations):
     def capabilities(self) -> tuple[Capability, ...]:
         """What the driver promises, as probed."""
         return self._keystore.capabilities
+
+    def handle(self, key_id: str) -> KeyHandle:
+        """Return a key of this keystore, to be named as a recipient of an envelope."""
+        return self._keystore.handle(key_id)
 
     async def keys(self, *, timeout: float | None = None) -> AsyncIterator[Key]:  # noqa: ASYNC109 - as in `Keystore`
         """Walk all keys, page by page; *timeout* is for each page."""
@@ -146,11 +159,18 @@ class AsyncHost:
         context: Mapping[str, str] | Context | None = None,
         keys: Sequence[str] | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the deadline goes to the driver too
     ) -> Opened:
         """Open an envelope with whichever keystore it names. See `Host.decrypt`."""
         return await self._workers.run(
-            self._host.decrypt, ciphertext, context=context, keys=keys, tenant=tenant, timeout=timeout
+            self._host.decrypt,
+            ciphertext,
+            context=context,
+            keys=keys,
+            tenant=tenant,
+            min_generation=min_generation,
+            timeout=timeout,
         )
 
     async def decrypt_stream(
@@ -161,6 +181,7 @@ class AsyncHost:
         context: Mapping[str, str] | Context | None = None,
         keys: Sequence[str] | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         progress: Progress | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the deadline goes to the driver too
     ) -> Unseal:
@@ -172,6 +193,32 @@ class AsyncHost:
             context=context,
             keys=keys,
             tenant=tenant,
+            min_generation=min_generation,
             progress=progress,
+            timeout=timeout,
+        )
+
+    async def rewrap(
+        self,
+        ciphertext: bytes,
+        *,
+        add: Sequence[KeyHandle] = (),
+        remove: Sequence[KeyHandle | int] = (),
+        context: Mapping[str, str] | Context | None = None,
+        tenant: str | None = None,
+        expect_generation: int | None = None,
+        require_same_strength: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - the deadline goes to the driver too
+    ) -> Rewrapped:
+        """Replace who can open an envelope. See `Host.rewrap`."""
+        return await self._workers.run(
+            self._host.rewrap,
+            ciphertext,
+            add=add,
+            remove=remove,
+            context=context,
+            tenant=tenant,
+            expect_generation=expect_generation,
+            require_same_strength=require_same_strength,
             timeout=timeout,
         )

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ._deadline import Deadline, caller_deadline
+from ._envelope_operations import open_bytes
 from ._events import Events, PluginEvent
 from ._launch import PluginSpec, prepare_plugins
 from ._plugin import Plugin
@@ -27,9 +28,20 @@ from .config import Source as SettingsSource
 from .config import load
 from .errors import ConfigurationError, InvalidArgument, PluginUnavailable
 from .health import DeepChecks, Health, check_health
-from .keystore import Keystore, open_bytes, open_stream
+from .keystore import Keystore
 from .resilience import KeystoreStats
-from .shims.envelope_types import Context, Opened, Progress, Sink, Source, Unseal
+from .shims import envelope_open, envelope_recipients, envelope_stream
+from .shims.envelope_types import (
+    Context,
+    KeyHandle,
+    Opened,
+    Progress,
+    Rewrap,
+    Rewrapped,
+    Sink,
+    Source,
+    Unseal,
+)
 
 _DRAIN_S: Final = 4.0  # for calls in flight, then for a driver to end by itself
 _LINGER_S: Final = 1.0  # for calls on a removed plugin that began while their keystore moved to another one
@@ -115,7 +127,7 @@ class Host:
         for plugin in plugins:
             plugin.dismiss("the host is closed")
         for keystore in self._keystores.values():
-            keystore.resilience.close()
+            keystore.close()
         run_together([functools.partial(plugin.close, deadline) for plugin in plugins], "kmsplug-close")
         self._events.close()
 
@@ -192,6 +204,7 @@ class Host:
         context: Mapping[str, str] | Context | None = None,
         keys: Sequence[str] | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         timeout: float | None = None,
     ) -> Opened:
         """Open an envelope with whichever keystore it names, among those with ``auto_decrypt``.
@@ -203,14 +216,14 @@ class Host:
             context: As for `Keystore.decrypt`.
             keys: Key ids that may open it; default: any of the allowed keystores.
             tenant: The envelope must be bound to this tenant.
+            min_generation: As for `Keystore.decrypt`.
             timeout: Seconds for the keystore's part.
 
         Raises:
             InvalidCiphertext: The bytes do not belong to this key and context.
             AccessDenied: No keystore here may open it.
         """
-        keystores, deadline = self._allowed(timeout)
-        return open_bytes(keystores, ciphertext, context, tenant=tenant, keys=keys, deadline=deadline)
+        return open_bytes(ciphertext, self._opening(context, keys, tenant, min_generation, timeout))
 
     def decrypt_stream(
         self,
@@ -220,6 +233,7 @@ class Host:
         context: Mapping[str, str] | Context | None = None,
         keys: Sequence[str] | None = None,
         tenant: str | None = None,
+        min_generation: int | None = None,
         progress: Progress | None = None,
         timeout: float | None = None,
     ) -> Unseal:
@@ -227,10 +241,44 @@ class Host:
 
         After an error the sink holds a genuine beginning, but not all: throw it away.
         """
-        keystores, deadline = self._allowed(timeout)
-        return open_stream(
-            keystores, source, sink, context, tenant=tenant, keys=keys, progress=progress, deadline=deadline
-        )
+        request = self._opening(context, keys, tenant, min_generation, timeout)
+        return envelope_stream.open_stream(source, sink, request, progress)
+
+    def rewrap(
+        self,
+        ciphertext: bytes,
+        *,
+        add: Sequence[KeyHandle] = (),
+        remove: Sequence[KeyHandle | int] = (),
+        context: Mapping[str, str] | Context | None = None,
+        tenant: str | None = None,
+        expect_generation: int | None = None,
+        require_same_strength: bool = True,
+        timeout: float | None = None,
+    ) -> Rewrapped:
+        """Replace who can open an envelope, opening it as `decrypt` does. See `Keystore.rewrap`."""
+        change = envelope_recipients.Change(add, remove, expect_generation, require_same_strength)
+        request = self._opening(context, None, tenant, None, timeout)
+        return envelope_recipients.rewrap_bytes(memoryview(ciphertext), request, change)
+
+    def rewrap_stream(
+        self,
+        source: Source,
+        sink: Sink,
+        *,
+        add: Sequence[KeyHandle] = (),
+        remove: Sequence[KeyHandle | int] = (),
+        context: Mapping[str, str] | Context | None = None,
+        tenant: str | None = None,
+        expect_generation: int | None = None,
+        require_same_strength: bool = True,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> Rewrap:
+        """Write the envelope in *source* to *sink* with other recipients. As `rewrap` otherwise."""
+        change = envelope_recipients.Change(add, remove, expect_generation, require_same_strength)
+        request = self._opening(context, None, tenant, None, timeout)
+        return envelope_recipients.rewrap_stream(source, sink, request, change, progress)
 
     def plugins(self) -> tuple[PluginStatus, ...]:
         """Return a snapshot of every plugin."""
@@ -313,12 +361,27 @@ class Host:
         if os.getpid() != self._pid:
             raise PluginUnavailable("the host was opened in another process")
 
-    def _allowed(self, timeout: float | None) -> tuple[list[Keystore], Deadline]:
+    def _opening(
+        self,
+        context: Mapping[str, str] | Context | None,
+        keys: Sequence[str] | None,
+        tenant: str | None,
+        min_generation: int | None,
+        timeout: float | None,
+    ) -> envelope_open.Request:
         keystores = [keystore for keystore in self._keystores.values() if keystore.settings.auto_decrypt]
         if timeout is not None:
-            return keystores, caller_deadline(timeout)
-        longest = max((keystore.deadline(None).at for keystore in keystores), default=0.0)
-        return keystores, Deadline(longest)
+            deadline = caller_deadline(timeout)
+        else:
+            deadline = Deadline(max((keystore.deadline(None).at for keystore in keystores), default=0.0))
+        return envelope_open.Request(
+            keystores=keystores,
+            context=context,
+            tenant=tenant,
+            keys=keys,
+            min_generation=min_generation,
+            deadline=deadline,
+        )
 
 
 def version() -> str:

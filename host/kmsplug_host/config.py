@@ -179,6 +179,24 @@ class BreakerSettings(_Table):
     cool_down_s: float = Field(default=1.5, gt=0, le=3600)
 
 
+class DataKeySettings(_Table):
+    """``data_key_cache`` of a keystore: how long a data key is used again; whichever bound comes first.
+
+    Attributes:
+        max_age_s: Seconds since it was made.
+        max_uses: Messages that it encrypts.
+        max_bytes: Bytes that it encrypts.
+        max_entries: Keys that are kept at most; the least recently used one goes first.
+        decrypt: Whether opened data keys are kept too; the provider then neither checks nor logs each use.
+    """
+
+    max_age_s: float = Field(default=300.0, gt=0, le=3600)
+    max_uses: int = Field(default=2**16, ge=1, le=2**32)
+    max_bytes: int = Field(default=2**36, ge=1, le=2**40)
+    max_entries: int = Field(default=1000, ge=1, le=100_000)
+    decrypt: bool = False
+
+
 class KeystoreSettings(_Table):
     """``[keystores.NAME]``: what an application opens under this name.
 
@@ -190,6 +208,8 @@ class KeystoreSettings(_Table):
         context: Entries merged into every encryption context; a caller's conflicting value is refused.
         context_binding: What of it a provider that authenticates maps gets to see.
         identity: Overrides the identity that the driver reports.
+        suite: ``auto``: what is small is encrypted by the provider where it binds a context; or never.
+        data_key_cache: How long data keys are used again; default: each encrypts one message.
         attempt_timeout_s: Seconds that one attempt of a call may take; default: a third of its deadline.
         max_in_flight: Calls at once.
         max_queued: Calls that may wait for a place; further ones are refused.
@@ -204,6 +224,8 @@ class KeystoreSettings(_Table):
     context: dict[str, str] = {}
     context_binding: Literal["context", "label"] = "context"
     identity: str | None = Field(default=None, min_length=1, max_length=256)
+    suite: Literal["auto", "cobblestone-256"] = "auto"
+    data_key_cache: DataKeySettings | None = None
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
     max_in_flight: int = Field(default=64, ge=1)
     max_queued: int = Field(default=1024, ge=0)

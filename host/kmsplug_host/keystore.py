@@ -1,28 +1,23 @@
 """A keystore as applications hold it: every operation of the protocol, and an envelope around data."""
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal, get_args, overload
+from collections.abc import Mapping
+from typing import Final
 
-from kmsplug_protocol import Capability, DecryptResult, EncryptResult, Key, KeyAlgorithm
-from kmsplug_protocol.cobblestone import Sealer
+from kmsplug_protocol import Capability, Key, KeyAlgorithm
 
-from ._crypto_operations import CryptoOperations
 from ._deadline import Deadline
+from ._envelope_operations import EnvelopeOperations
 from ._key_operations import KeyOperations
 from ._plugin import Plugin
 from .config import KeystoreSettings
-from .errors import InvalidArgument, PolicyDenied
-from .shims import envelope, envelope_stream
+from .errors import InvalidArgument
 from .shims.envelope_format import check_context
-from .shims.envelope_types import Context, Opened, Progress, Seal, Sealed, Sink, Source, Unseal
 
 _MAX_DESCRIBED: Final = 4096  # keys whose unchanging description is remembered
 
-Format = Literal["envelope", "raw"]
 
-
-class Keystore(KeyOperations, CryptoOperations):
+class Keystore(KeyOperations, EnvelopeOperations):
     """One configured keystore. Obtained from `Host.keystore`; may be used by many threads.
 
     Attributes:
@@ -43,12 +38,23 @@ class Keystore(KeyOperations, CryptoOperations):
             self.settings, self._plugin = settings, plugin
             self._described, self._proven = {}, set()
             self.resilience.rebind(settings, plugin)
+        self.rebind_data_keys(settings)
+
+    def close(self) -> None:
+        """Refuse whatever waits, and forget the data keys: the host is being closed."""
+        self.resilience.close()
+        self.forget_data_keys()
+
+    def forget_data_keys(self) -> None:
+        """Use no data key from before now, and no description either: an alias may name another key."""
+        super().forget_data_keys()
+        self._described.clear()
 
     def remove(self) -> None:
         """Refuse every call from now on: the configuration names this keystore no more."""
         self._plugin = self._plugin.refusing(f"the keystore {self.name!r} was removed by a reload")
         self.resilience.rebind(self.settings, self._plugin)
-        self.resilience.close()
+        self.close()
 
     @property
     def identity(self) -> str:
@@ -66,225 +72,14 @@ class Keystore(KeyOperations, CryptoOperations):
         return self.settings.context_binding == "context"
 
     @property
+    def wants_commitment(self) -> bool:
+        """Whether no message goes through the provider itself, which commits to no key."""
+        return self.settings.suite != "auto"
+
+    @property
     def capabilities(self) -> tuple[Capability, ...]:
         """What the driver promises, as probed."""
         return self._plugin.opened.capabilities
-
-    @overload
-    def encrypt(
-        self,
-        key_id: str,
-        plaintext: bytes,
-        *,
-        context: Mapping[str, str] | None = None,
-        store_context: bool = False,
-        tenant: str | None = None,
-        format: Literal["envelope"] = "envelope",
-        key_version: str | None = None,
-        associated_data: bytes | None = None,
-        timeout: float | None = None,
-    ) -> Sealed: ...
-
-    @overload
-    def encrypt(
-        self,
-        key_id: str,
-        plaintext: bytes,
-        *,
-        context: Mapping[str, str] | None = None,
-        store_context: bool = False,
-        tenant: str | None = None,
-        format: Literal["raw"],
-        key_version: str | None = None,
-        associated_data: bytes | None = None,
-        timeout: float | None = None,
-    ) -> EncryptResult: ...
-
-    def encrypt(
-        self,
-        key_id: str,
-        plaintext: bytes,
-        *,
-        context: Mapping[str, str] | None = None,
-        store_context: bool = False,
-        tenant: str | None = None,
-        format: Format = "envelope",  # noqa: A002 - the word that everybody would look for
-        key_version: str | None = None,
-        associated_data: bytes | None = None,
-        timeout: float | None = None,
-    ) -> Sealed | EncryptResult:
-        """Encrypt data of any length under a key.
-
-        The result is an envelope: a fresh data key, wrapped by the keystore, encrypts the data here.
-
-        Args:
-            key_id: The key.
-            plaintext: The data; 0 bytes and more.
-            context: Authenticated, not secret, needed again to decrypt; not stored.
-            store_context: Write the context into the header, readable for anybody.
-            tenant: Bind the envelope to a tenant; stands in the header.
-            format: ``raw`` for the provider's own ciphertext of few bytes; the keystore must allow it.
-            key_version: With ``raw`` only: pin a version.
-            associated_data: With ``raw`` only: authenticated bytes.
-            timeout: Seconds for the keystore's part.
-
-        Raises:
-            KeyNotFound: No such key.
-            InvalidArgument: The context breaks a bound, or contradicts the keystore's own.
-            UnsupportedOperation: The key cannot wrap data keys.
-        """
-        if not isinstance(plaintext, (bytes, bytearray, memoryview)):
-            raise InvalidArgument(f"plaintext must be bytes, not {type(plaintext).__name__}")
-        deadline = self.deadline(timeout)
-        _check_format(format)
-        if format == "raw":
-            self._allow_raw()
-            return self.native_encrypt(
-                key_id,
-                bytes(plaintext),
-                deadline=deadline,
-                key_version=key_version,
-                associated_data=associated_data,
-                context=context,
-            )
-        _only_raw(key_version=key_version, associated_data=associated_data)
-        prefix, sealer, facts = self._begin_seal(key_id, context, store_context, tenant, deadline)
-        ciphertext = envelope.seal(prefix, sealer, bytes(plaintext))
-        return Sealed(
-            keystore=facts.keystore,
-            key_id=facts.key_id,
-            key_version=facts.key_version,
-            protection=facts.protection,
-            vendor=facts.vendor,
-            ciphertext=ciphertext,
-        )
-
-    def encrypt_stream(
-        self,
-        key_id: str,
-        source: Source,
-        sink: Sink,
-        *,
-        context: Mapping[str, str] | None = None,
-        store_context: bool = False,
-        tenant: str | None = None,
-        progress: Progress | None = None,
-        timeout: float | None = None,
-    ) -> Seal:
-        """Encrypt everything in *source* into *sink*, in constant memory. As `encrypt` otherwise.
-
-        Args:
-            key_id: The key.
-            source: A binary file or pipe.
-            sink: A binary file or pipe. After an error it holds a part of an envelope: throw it away.
-            context: As in `encrypt`.
-            store_context: As in `encrypt`.
-            tenant: As in `encrypt`.
-            progress: Called with the number of bytes of each step.
-            timeout: Seconds for the keystore's part; the data may take as long as they take.
-        """
-        deadline = self.deadline(timeout)
-        prefix, sealer, facts = self._begin_seal(key_id, context, store_context, tenant, deadline)
-        envelope_stream.seal_stream(prefix, sealer, source, sink, progress)
-        return facts
-
-    @overload
-    def decrypt(
-        self,
-        ciphertext: bytes,
-        *,
-        context: Mapping[str, str] | Context | None = None,
-        key_id: str | None = None,
-        tenant: str | None = None,
-        format: Literal["envelope"] = "envelope",
-        key_version: str | None = None,
-        associated_data: bytes | None = None,
-        timeout: float | None = None,
-    ) -> Opened: ...
-
-    @overload
-    def decrypt(
-        self,
-        ciphertext: bytes,
-        *,
-        context: Mapping[str, str] | Context | None = None,
-        key_id: str | None = None,
-        tenant: str | None = None,
-        format: Literal["raw"],
-        key_version: str | None = None,
-        associated_data: bytes | None = None,
-        timeout: float | None = None,
-    ) -> DecryptResult: ...
-
-    def decrypt(
-        self,
-        ciphertext: bytes,
-        *,
-        context: Mapping[str, str] | Context | None = None,
-        key_id: str | None = None,
-        tenant: str | None = None,
-        format: Format = "envelope",  # noqa: A002 - the word that everybody would look for
-        key_version: str | None = None,
-        associated_data: bytes | None = None,
-        timeout: float | None = None,
-    ) -> Opened | DecryptResult:
-        """Open what `encrypt` made, with a key of this keystore only.
-
-        Args:
-            ciphertext: The envelope, or with ``raw`` the provider's ciphertext.
-            context: The same as for `encrypt`; `Context.FROM_HEADER` uses a stored one and returns it.
-            key_id: Only this key may open it. Needed with ``raw``.
-            tenant: The envelope must be bound to this tenant.
-            format: As in `encrypt`.
-            key_version: With ``raw`` only: the version that made it.
-            associated_data: With ``raw`` only: the same as for `encrypt`.
-            timeout: Seconds for the keystore's part.
-
-        Raises:
-            InvalidCiphertext: The bytes do not belong to this key and context.
-            AccessDenied: The envelope names no key of this keystore that may open it.
-        """
-        _check_format(format)
-        if format == "raw":
-            self._allow_raw()
-            if key_id is None or isinstance(context, Context):
-                raise InvalidArgument(
-                    "a raw ciphertext needs key_id, and has no header to take a context from"
-                )
-            return self.native_decrypt(
-                key_id,
-                ciphertext,
-                deadline=self.deadline(timeout),
-                key_version=key_version,
-                associated_data=associated_data,
-                context=context,
-            )
-        _only_raw(key_version=key_version, associated_data=associated_data)
-        keys = None if key_id is None else [key_id]
-        return open_bytes(
-            [self], ciphertext, context, tenant=tenant, keys=keys, deadline=self.deadline(timeout)
-        )
-
-    def decrypt_stream(
-        self,
-        source: Source,
-        sink: Sink,
-        *,
-        context: Mapping[str, str] | Context | None = None,
-        key_id: str | None = None,
-        tenant: str | None = None,
-        progress: Progress | None = None,
-        timeout: float | None = None,
-    ) -> Unseal:
-        """Open everything in *source* into *sink*, in constant memory. As `decrypt` otherwise.
-
-        After an error the sink holds a genuine beginning, but not all: throw it away.
-        """
-        keys = None if key_id is None else [key_id]
-        deadline = self.deadline(timeout)
-        return open_stream(
-            [self], source, sink, context, tenant=tenant, keys=keys, progress=progress, deadline=deadline
-        )
 
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return a key's description for what never changes: its canonical id, algorithm, protection."""
@@ -338,85 +133,3 @@ class Keystore(KeyOperations, CryptoOperations):
     def set_proven(self, wrap_algorithm: str) -> None:
         """Remember that it was."""
         self._proven.add(wrap_algorithm)
-
-    def _begin_seal(
-        self,
-        key_id: str,
-        context: Mapping[str, str] | None,
-        store_context: bool,
-        tenant: str | None,
-        deadline: Deadline,
-    ) -> tuple[bytes, Sealer, Seal]:
-        merged = self.merge_context(check_context(context))
-        return envelope.begin_seal(
-            self, key_id, merged, store_context=store_context, tenant=tenant, deadline=deadline
-        )
-
-    def _allow_raw(self) -> None:
-        if not self.settings.allow_raw:
-            raise PolicyDenied(
-                "this keystore does not allow ciphertexts without an envelope",
-                keystore=self.name,
-                hint=f"set allow_raw = true in [keystores.{self.name}]",
-            )
-
-
-def open_bytes(
-    keystores: Sequence[Keystore],
-    ciphertext: bytes,
-    context: Mapping[str, str] | Context | None,
-    *,
-    tenant: str | None,
-    keys: Sequence[str] | None,
-    deadline: Deadline,
-) -> Opened:
-    """Open an envelope that is in memory with one of *keystores*."""
-    if not isinstance(ciphertext, (bytes, bytearray, memoryview)):
-        raise InvalidArgument(f"ciphertext must be bytes, not {type(ciphertext).__name__}")
-    header, head, chunks = envelope.split(bytes(ciphertext))
-    opener, facts = envelope.begin_open(
-        keystores, header, head, context, tenant=tenant, keys=keys, deadline=deadline
-    )
-    return Opened(
-        keystore=facts.keystore,
-        key_id=facts.key_id,
-        key_version=facts.key_version,
-        sender=facts.sender,
-        suite=facts.suite,
-        context=facts.context,
-        tenant=facts.tenant,
-        generation=facts.generation,
-        vendor=facts.vendor,
-        plaintext=envelope.open_payload(opener, chunks),
-    )
-
-
-def open_stream(
-    keystores: Sequence[Keystore],
-    source: Source,
-    sink: Sink,
-    context: Mapping[str, str] | Context | None,
-    *,
-    tenant: str | None,
-    keys: Sequence[str] | None,
-    progress: Progress | None,
-    deadline: Deadline,
-) -> Unseal:
-    """Open an envelope that is read from *source* with one of *keystores*."""
-    header, head = envelope_stream.read_head(source)
-    opener, facts = envelope.begin_open(
-        keystores, header, head, context, tenant=tenant, keys=keys, deadline=deadline
-    )
-    envelope_stream.open_stream(opener, source, sink, progress)
-    return facts
-
-
-def _check_format(name: str) -> None:
-    if name not in get_args(Format):  # a misspelt "raw" must not silently mean something else
-        raise InvalidArgument(f"format must be one of {', '.join(get_args(Format))}, not {name!r}")
-
-
-def _only_raw(**arguments: object) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise InvalidArgument(f'{name} goes with format="raw": an envelope binds the context instead')

@@ -7,7 +7,9 @@ one shorter (perhaps empty), so that a cut at any place is noticed. Host and dri
 """
 
 import hmac
+import io
 import os
+from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -51,12 +53,16 @@ class _Chunks:
         self._index = 0
         self._ended = False
 
-    def _nonce(self) -> bytes:
-        if self._index >= MAX_CHUNKS:
+    def _take(self, count: int) -> int:
+        """Return the number of the next chunk, and count *count* of them as used, come what may."""
+        first = self._index
+        if first + count > MAX_CHUNKS:
             raise CobblestoneError
-        nonce = (self._base_nonce ^ self._index).to_bytes(12)
-        self._index += 1
-        return nonce
+        self._index = first + count
+        return first
+
+    def _nonce(self, index: int) -> bytes:
+        return (self._base_nonce ^ index).to_bytes(12)
 
 
 class Sealer(_Chunks):
@@ -90,25 +96,46 @@ class Sealer(_Chunks):
         """
         if self._ended:
             raise ValueError("the message has ended")
-        if not final and len(plaintext) % CHUNK_BYTES:
+        whole = len(plaintext) - len(plaintext) % CHUNK_BYTES
+        if not final and whole < len(plaintext):
             raise ValueError("only the end of a message may be shorter than a chunk")
-        # Looked at first: a chunk that does not fit would leave a gap in the numbers of the chunks.
         if len(out) < sealed_length(len(plaintext)) - (0 if final else TAG_BYTES):
             raise ValueError("the output buffer is too short")
-        position = 0
-        for start in range(0, len(plaintext) - len(plaintext) % CHUNK_BYTES, CHUNK_BYTES):
+        seal_chunk, base, position = self._aead.encrypt_into, self._base_nonce, 0
+        # Counted first: a nonce is never used twice, not even after an error that nobody foresaw.
+        index = self._take(whole // CHUNK_BYTES + final)
+        for start in range(0, whole, CHUNK_BYTES):
             end = position + SEALED_CHUNK_BYTES
-            self._aead.encrypt_into(
-                self._nonce(), plaintext[start : start + CHUNK_BYTES], None, out[position:end]
-            )
+            nonce = (base ^ index).to_bytes(12)
+            seal_chunk(nonce, plaintext[start : start + CHUNK_BYTES], None, out[position:end])
             position = end
+            index += 1
         if final:
-            rest = plaintext[len(plaintext) - len(plaintext) % CHUNK_BYTES :]
-            end = position + len(rest) + TAG_BYTES
-            self._aead.encrypt_into(self._nonce(), rest, None, out[position:end])
+            end = position + len(plaintext) - whole + TAG_BYTES
+            seal_chunk(self._nonce(index), plaintext[whole:], None, out[position:end])
             position = end
             self._ended = True
         return position
+
+    def seal_whole(self, prefix: bytes, plaintext: bytes | bytearray | memoryview) -> bytes:
+        """Seal a whole message that is in memory, and return it behind *prefix* and its header.
+
+        Raises:
+            ValueError: A part of the message was sealed already.
+        """
+        if self._ended or self._index:
+            raise ValueError("the message has begun")
+        head = prefix + self.header
+        if len(plaintext) < CHUNK_BYTES:
+            self._ended = True
+            return head + self._aead.encrypt(self._nonce(self._take(1)), plaintext, None)
+
+        def fill(out: memoryview) -> None:
+            out[: len(head)] = head
+            with memoryview(plaintext).cast("B") as source:
+                self.seal_into(source, out[len(head) :], final=True)
+
+        return _filled(len(head) + sealed_length(len(plaintext)), fill)
 
 
 class Opener(_Chunks):
@@ -151,24 +178,67 @@ class Opener(_Chunks):
         # Looked at first: a chunk that does not fit would leave a gap in the numbers of the chunks.
         if len(out) < opened_length(len(sealed) + (0 if final else TAG_BYTES)):
             raise ValueError("the output buffer is too short")
-        position = 0
-        for start in range(0, whole, SEALED_CHUNK_BYTES):
-            position = self._open_chunk(sealed[start : start + SEALED_CHUNK_BYTES], out, position)
-        if final:
-            position = self._open_chunk(rest, out, position)
-            self._ended = True
-        return position
-
-    def _open_chunk(self, chunk: memoryview, out: memoryview, position: int) -> int:
-        end = position + len(chunk) - TAG_BYTES
+        open_chunk, base, position, end = self._aead.decrypt_into, self._base_nonce, 0, 0
+        index = self._take(whole // SEALED_CHUNK_BYTES + final)
         try:
-            self._aead.decrypt_into(self._nonce(), chunk, None, out[position:end])
+            for start in range(0, whole, SEALED_CHUNK_BYTES):
+                end = position + CHUNK_BYTES
+                nonce = (base ^ index).to_bytes(12)
+                open_chunk(nonce, sealed[start : start + SEALED_CHUNK_BYTES], None, out[position:end])
+                position = end
+                index += 1
+            if final:
+                end = position + len(rest) - TAG_BYTES
+                open_chunk(self._nonce(index), rest, None, out[position:end])
+                position = end
+                self._ended = True
         except InvalidTag:
             # OpenSSL decrypts into the buffer before it looks at the tag; nobody may see that.
             out[position:end] = bytes(end - position)
             self._ended = True
             raise CobblestoneError from None
-        return end
+        return position
+
+    def open_whole(self, sealed: memoryview) -> bytes:
+        """Open all chunks of a message that is in memory, and return its plaintext.
+
+        Raises:
+            CobblestoneError: They are not what was sealed.
+        """
+        length = opened_length(len(sealed))
+        if len(sealed) < SEALED_CHUNK_BYTES and not self._ended and not self._index:
+            return self.open_at(self._take(1), sealed)
+        return _filled(length, lambda out: self.open_into(sealed, out, final=True))
+
+    def open_at(self, index: int, chunk: bytes | memoryview) -> bytes:
+        """Open one chunk, wherever it stands, without moving on: for random access.
+
+        It is as genuine as the others. Whether the message ends with it shows in its length: all but the last
+        have `SEALED_CHUNK_BYTES`, and the last has fewer.
+
+        Raises:
+            CobblestoneError: It is not what was sealed at this place of this message.
+        """
+        if not 0 <= index < MAX_CHUNKS or not TAG_BYTES <= len(chunk) <= SEALED_CHUNK_BYTES:
+            raise CobblestoneError
+        try:
+            return self._aead.decrypt(self._nonce(index), chunk, None)
+        except InvalidTag:
+            self._ended = True
+            raise CobblestoneError from None
+
+
+def _filled(length: int, fill: Callable[[memoryview], object]) -> bytes:
+    """Return bytes that *fill* writes in place: a copy would cost more than sealing or opening them."""
+    if length == 0:
+        fill(memoryview(bytearray()))
+        return b""
+    buffer = io.BytesIO()  # the one writable thing that hands out its memory as bytes
+    buffer.seek(length - 1)
+    buffer.write(b"\x00")
+    with buffer.getbuffer() as view:
+        fill(view)
+    return buffer.getvalue()
 
 
 def sealed_length(length: int) -> int:
@@ -190,11 +260,7 @@ def opened_length(length: int) -> int:
 
 def seal(key: bytes, context: bytes, plaintext: bytes, *, salt: bytes | None = None) -> bytes:
     """Seal a whole message that is in memory: 56 bytes of header and its chunks."""
-    sealer = Sealer(key, context, salt=salt)
-    out = bytearray(HEADER_BYTES + sealed_length(len(plaintext)))
-    out[:HEADER_BYTES] = sealer.header
-    sealer.seal_into(memoryview(plaintext), memoryview(out)[HEADER_BYTES:], final=True)
-    return bytes(out)
+    return Sealer(key, context, salt=salt).seal_whole(b"", plaintext)
 
 
 def open_sealed(key: bytes, context: bytes, message: bytes) -> bytes:
@@ -204,7 +270,4 @@ def open_sealed(key: bytes, context: bytes, message: bytes) -> bytes:
         CobblestoneError: It does not belong to this key and context.
     """
     opener = Opener(key, context, message[:HEADER_BYTES])
-    chunks = memoryview(message)[HEADER_BYTES:]
-    out = bytearray(opened_length(len(chunks)))
-    opener.open_into(chunks, memoryview(out), final=True)
-    return bytes(out)
+    return opener.open_whole(memoryview(message)[HEADER_BYTES:])

@@ -80,7 +80,7 @@ def _check(value: object, depth: int) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _check(item, depth - 1)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, (dict, Mapping)):  # most are a dict, which takes a tenth of the time
         if not (kinds := {type(key) for key in value}) <= {int} and not kinds <= {str}:
             raise DcborError("the keys of a map are not all unsigned integers or all text")
         for child in (*value.keys(), *value.values()):

@@ -8,6 +8,7 @@ import pytest
 from kmsplug_host import PluginState
 from kmsplug_host.config import (
     BreakerSettings,
+    DataKeySettings,
     KeystoreSettings,
     PluginSettings,
     RecycleSettings,
@@ -17,9 +18,10 @@ from kmsplug_host.config import (
 from pydantic import BaseModel
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+_MODELS = [PluginSettings, KeystoreSettings, RetrySettings, BreakerSettings, DataKeySettings]
 
 
-@pytest.mark.parametrize("model", [PluginSettings, KeystoreSettings, RetrySettings, BreakerSettings])
+@pytest.mark.parametrize("model", _MODELS)
 def test_every_key_is_documented(model: type[BaseModel]) -> None:
     documented = set(re.findall(r"^\| `([a-z0-9_]+)`", TEXT, re.MULTILINE))
 
@@ -42,7 +44,7 @@ def test_the_example_is_a_valid_configuration() -> None:
 def test_the_defaults_of_a_keystore_are_those_that_are_documented() -> None:
     defaults = {
         name: field.default
-        for model in (KeystoreSettings, RetrySettings, BreakerSettings)
+        for model in (KeystoreSettings, RetrySettings, BreakerSettings, DataKeySettings)
         for name, field in model.model_fields.items()
         if isinstance(field.default, (int, float)) and not isinstance(field.default, bool)
     }

@@ -30,10 +30,12 @@ BIND_MAP_LABEL_ONLY: Final = 3
 RESERVED_TENANT: Final = "kmsplug:tenant"
 _RESERVED_LABEL: Final = "kmsplug:v1"
 _RESERVED_PREFIXES: Final = ("kmsplug:", "aws:")
-_MAX_RECIPIENTS: Final = 16
+MAX_RECIPIENTS: Final = 16
+MAX_NATIVE_BYTES: Final = 65_536
+_MAX_TENANT_BYTES: Final = 256
 _MAX_CONTEXT_ENTRIES: Final = 64
 _MAX_CONTEXT_BYTES: Final = 8_192
-_TAG_BYTES: Final = 32
+TAG_BYTES: Final = 32
 
 # Recipient fields: number -> (type, most bytes, whether it must be there).
 _RECIPIENT_FIELDS: Final[dict[int, tuple[type, int, bool]]] = {
@@ -58,7 +60,7 @@ class Recipient:
         algorithm: How the data key is wrapped.
         bind: What the provider authenticates with it.
         wrapped_key: The wrapped data key; absent in suite native.
-        shared: Whether this is one share of several; such a recipient is skipped.
+        share: Group, threshold and index, where this is one share of several; such a recipient is skipped.
     """
 
     keystore: str
@@ -67,7 +69,7 @@ class Recipient:
     algorithm: str
     bind: int
     wrapped_key: bytes | None
-    shared: bool = False
+    share: dict[int, int] | None = None
 
     def encode(self) -> dict[int, Any]:
         """Return the CBOR map, without absent fields."""
@@ -78,6 +80,7 @@ class Recipient:
             4: self.algorithm,
             5: self.bind,
             6: self.wrapped_key,
+            7: self.share,
         }
         return {number: value for number, value in fields.items() if value is not None}
 
@@ -113,6 +116,7 @@ class Header:
         recipients: Who can open it.
         outer_bytes: Bytes of generation and recipients.
         tag: Authenticates all of it; empty in suite native.
+        length: Of the whole header.
     """
 
     fixed: Fixed
@@ -121,6 +125,7 @@ class Header:
     recipients: tuple[Recipient, ...]
     outer_bytes: bytes
     tag: bytes
+    length: int
 
 
 def check_context(context: Mapping[str, str] | None) -> dict[str, str]:
@@ -146,6 +151,24 @@ def check_context(context: Mapping[str, str] | None) -> dict[str, str]:
     return checked
 
 
+def check_tenant(tenant: str | None) -> None:
+    """Refuse a tenant that is out of bounds.
+
+    Raises:
+        InvalidArgument: It is.
+    """
+    if tenant is None:
+        return
+    if type(tenant) is not str:
+        raise InvalidArgument("a tenant must be text", path="tenant")
+    try:
+        length = len(tenant.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgument("the tenant holds a lone surrogate", path="tenant") from None
+    if not 1 <= length <= _MAX_TENANT_BYTES:
+        raise InvalidArgument(f"a tenant is 1 to {_MAX_TENANT_BYTES} bytes long", path="tenant")
+
+
 def effective_context(context: Mapping[str, str], tenant: str | None) -> dict[str, str]:
     """Return the context as it is bound: with the tenant under its reserved key."""
     return dict(context) if tenant is None else {**context, RESERVED_TENANT: tenant}
@@ -155,6 +178,12 @@ def wrap_binding(recipient: Recipient, context: Mapping[str, str]) -> bytes:
     """Return W, which binds a wrapped data key to its key, keystore and context."""
     parts = (recipient.keystore, recipient.key_id, recipient.algorithm, recipient.bind, dict(context))
     return _hash(["kmsplug/v1/wrap", 1, *parts])
+
+
+def native_binding(fixed_bytes: bytes, recipient: Recipient, context: Mapping[str, str]) -> bytes:
+    """Return N, which binds a native ciphertext; no wrapped data key has such a label."""
+    parts = (recipient.keystore, recipient.key_id, recipient.algorithm, recipient.bind, dict(context))
+    return _hash(["kmsplug/v1/native", fixed_bytes, *parts])
 
 
 def provider_arguments(bind: int, label: bytes, context: Mapping[str, str]) -> dict[str, Any]:
@@ -172,11 +201,33 @@ def payload_context(fixed_bytes: bytes, context: Mapping[str, str]) -> bytes:
     return _hash(["kmsplug/v1/payload", fixed_bytes, dict(context)])
 
 
+class Tag:
+    """The tag over a header and the payload's salt and commitment; made once for many payloads.
+
+    Args:
+        data_key: The data key.
+        fixed_bytes: As in the header.
+        outer_bytes: As in the header.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, data_key: bytes, fixed_bytes: bytes, outer_bytes: bytes) -> None:
+        key = cobblestone.expand(data_key, b"kmsplug/envelope@v1/tag", 64)
+        message = dcbor.encode(["kmsplug/v1/tag", fixed_bytes, outer_bytes, bytes(cobblestone.HEADER_BYTES)])
+        # The payload's head stands last, and has one length: its encoding ends with itself.
+        self._state = hmac.new(key, message[: -cobblestone.HEADER_BYTES], "sha512")
+
+    def of(self, payload_head: bytes) -> bytes:
+        """Return the tag for the first 56 bytes of a payload."""
+        state = self._state.copy()
+        state.update(payload_head)
+        return state.digest()[:TAG_BYTES]
+
+
 def header_tag(data_key: bytes, fixed_bytes: bytes, outer_bytes: bytes, payload_head: bytes) -> bytes:
     """Return the tag over the header and the payload's salt and commitment."""
-    key = cobblestone.expand(data_key, b"kmsplug/envelope@v1/tag", 64)
-    message = dcbor.encode(["kmsplug/v1/tag", fixed_bytes, outer_bytes, payload_head])
-    return hmac.digest(key, message, "sha512")[:_TAG_BYTES]
+    return Tag(data_key, fixed_bytes, outer_bytes).of(payload_head)
 
 
 def encode_outer(generation: int, recipients: tuple[Recipient, ...]) -> bytes:
@@ -228,14 +279,14 @@ def decode_header(data: bytes) -> Header:
     except dcbor.DcborError:
         raise refused() from None
     _demand(type(outer) is dict and set(outer) == {1, 2} and type(outer[1]) is int and type(outer[2]) is list)
-    _demand(1 <= len(outer[2]) <= _MAX_RECIPIENTS)
+    _demand(1 <= len(outer[2]) <= MAX_RECIPIENTS)
     recipients = tuple(_decode_recipient(item) for item in outer[2])
     if fixed.suite == SUITE_NATIVE:
         _demand(len(recipients) == 1 and recipients[0].wrapped_key is None and outer[1] == 0 and tag == b"")
         _demand(recipients[0].bind != BIND_NOTHING)
     else:
-        _demand(len(tag) == _TAG_BYTES)
-    return Header(fixed, fixed_bytes, outer[1], recipients, outer_bytes, tag)
+        _demand(len(tag) == TAG_BYTES)
+    return Header(fixed, fixed_bytes, outer[1], recipients, outer_bytes, tag, len(data))
 
 
 def _decode_fixed(value: Any) -> Fixed:
@@ -250,7 +301,7 @@ def _decode_fixed(value: Any) -> Fixed:
         except InvalidArgument:
             raise refused() from None
     if tenant is not None:
-        _demand(type(tenant) is str and 1 <= len(tenant.encode()) <= 256)  # noqa: PLR2004 - docs/envelope.md 1.2
+        _demand(type(tenant) is str and 1 <= len(tenant.encode()) <= _MAX_TENANT_BYTES)
     return Fixed(value[1], context, tenant)
 
 
@@ -270,7 +321,7 @@ def _decode_recipient(value: Any) -> Recipient:
     if share is not None:
         _demand(set(share) == {1, 2, 3} and all(type(part) is int for part in share.values()))
     fields = (value[1], value[2], value.get(3), value[4], value[5], value.get(6))
-    return Recipient(*fields, shared=share is not None)
+    return Recipient(*fields, share)
 
 
 def _demand(holds: bool) -> None:

@@ -1,9 +1,9 @@
 """What goes into the envelope shim and what comes out: keystores, streams, results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from kmsplug_protocol import (
     Capability,
@@ -13,15 +13,19 @@ from kmsplug_protocol import (
     KeyAlgorithm,
     Mechanism,
     Protection,
-    Secret,
     Vendor,
 )
 
 from kmsplug_host._deadline import Deadline
 
 from . import envelope_format as fmt
+from .data_keys import DataKeys
 
 EXECUTED_BY: Final = "shim:envelope@1"
+NATIVE: Final = "native"
+
+Sender = Literal["key-holder", "anyone"]
+DataKeyUse = Literal["fresh", "cached"]
 
 
 class Context(Enum):
@@ -49,11 +53,17 @@ Progress = Callable[[int], None]
 
 
 class Wrapping(Protocol):
-    """What this shim needs of a keystore."""
+    """What this shim needs of a keystore.
 
-    @property
-    def name(self) -> str:
-        """Its name in the configuration."""
+    Attributes:
+        name: Its name in the configuration.
+        data_keys: Keys to seal with that are used again.
+        opened_keys: Data keys that were unwrapped, to open with again.
+    """
+
+    name: str
+    data_keys: DataKeys[Any]
+    opened_keys: DataKeys[Any]
 
     @property
     def identity(self) -> str:
@@ -64,8 +74,15 @@ class Wrapping(Protocol):
         """Whether ciphertexts that anybody could have written open."""
 
     @property
+    def wants_commitment(self) -> bool:
+        """Whether suite native is never chosen."""
+
+    @property
     def shows_context(self) -> bool:
         """Whether a provider that authenticates maps gets the encryption context itself."""
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """Return the moment at which a call that begins now must have ended."""
 
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return what never changes about a key."""
@@ -117,6 +134,19 @@ class Wrapping(Protocol):
         """Remember that it was."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeyHandle:
+    """A key of a keystore, as a recipient of an envelope. Obtained from `Keystore.handle`.
+
+    Attributes:
+        keystore: The keystore.
+        key_id: The key.
+    """
+
+    keystore: Wrapping
+    key_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
     """What is known of a sealed message.
@@ -127,6 +157,7 @@ class Seal:
         key_version: Its version, where the provider tells.
         suite: How the payload is encrypted.
         executed_by: Who did it: always named, never silent.
+        data_key: Whether the data key was made for this message; None: there is none, in suite native.
         protection: Where the key lives.
         vendor: The provider's service and request id, to match its audit log.
     """
@@ -136,6 +167,7 @@ class Seal:
     key_version: str | None
     suite: str = fmt.SUITE_NAMES[fmt.SUITE_COBBLESTONE]
     executed_by: str = EXECUTED_BY
+    data_key: DataKeyUse | None = "fresh"
     protection: Protection | None = None
     vendor: Vendor | None = None
 
@@ -165,18 +197,20 @@ class Unseal:
         tenant: The tenant that it is bound to.
         generation: How often its recipients were replaced.
         executed_by: Who did it.
+        data_key: Whether the keystore unwrapped the data key for this message; None: there is none.
         vendor: The provider's service and request id.
     """
 
     keystore: str
     key_id: str
     key_version: str | None
-    sender: str
+    sender: Sender
     suite: str
     context: Mapping[str, str]
     tenant: str | None
     generation: int
     executed_by: str = EXECUTED_BY
+    data_key: DataKeyUse | None = "fresh"
     vendor: Vendor | None = None
 
 
@@ -185,7 +219,41 @@ class Opened(Unseal):
     """An opened message.
 
     Attributes:
-        plaintext: The data; bytes that do not print themselves.
+        plaintext: The data, which this object does not print. Up to 16 KiB they are a `Secret`, which does
+            not print itself either; longer ones are plain bytes, because hiding them means copying them,
+            which takes several times as long as opening.
     """
 
-    plaintext: Secret
+    plaintext: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrap:
+    """What is known of an envelope whose recipients were replaced.
+
+    Attributes:
+        keystore: Name of the keystore that opened it.
+        key_id: The key.
+        suite: How the payload is encrypted.
+        generation: How often its recipients were replaced by now.
+        recipients: How many there are now.
+        executed_by: Who did it.
+    """
+
+    keystore: str
+    key_id: str
+    suite: str
+    generation: int
+    recipients: int
+    executed_by: str = EXECUTED_BY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrapped(Rewrap):
+    """An envelope whose recipients were replaced.
+
+    Attributes:
+        ciphertext: The new envelope. The old one stays valid.
+    """
+
+    ciphertext: bytes

@@ -11,9 +11,13 @@ from kmsplug_host._deadline import Deadline
 from kmsplug_host.errors import InvalidArgument, InvalidCiphertext
 from kmsplug_host.shims import envelope, envelope_stream
 from kmsplug_protocol import cobblestone
-from support.envelopes import MemoryKeystore, seal, unseal
+from support.envelopes import MemoryKeystore, opening, seal, sealing, unseal
 
 CHUNK = cobblestone.CHUNK_BYTES
+
+
+def seal_stream(keystore: MemoryKeystore, source: Any, sink: Any, progress: Any = None) -> None:
+    envelope.encrypt_stream(sealing(keystore), source, sink, progress, Deadline.after(5))
 
 
 def sink(path: Path, in_a_file: bool) -> Any:
@@ -33,20 +37,13 @@ def content(stream: Any) -> bytes:
 def test_streams_and_bytes_are_the_same_format(length: int, in_a_file: bool, tmp_path: Path) -> None:
     keystore = MemoryKeystore()
     plaintext = os.urandom(length)
-    prefix, sealer, _ = envelope.begin_seal(
-        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
-    )
     steps: list[int] = []
 
     with sink(tmp_path / "sealed", in_a_file) as sealed, sink(tmp_path / "opened", in_a_file) as opened:
-        envelope_stream.seal_stream(prefix, sealer, io.BytesIO(plaintext), sealed, steps.append)
+        seal_stream(keystore, io.BytesIO(plaintext), sealed, steps.append)
         assert unseal([keystore], content(sealed))[0] == plaintext
         sealed.seek(0)
-        header, head = envelope_stream.read_head(sealed)
-        opener, _ = envelope.begin_open(
-            [keystore], header, head, None, tenant=None, keys=None, deadline=Deadline.after(5)
-        )
-        envelope_stream.open_stream(opener, sealed, opened, None)
+        envelope_stream.open_stream(sealed, opened, opening([keystore]), None)
 
         assert content(opened) == plaintext
     assert sum(steps) == length
@@ -79,12 +76,9 @@ class Sip(io.RawIOBase):
 def test_short_reads_and_short_writes_lose_nothing() -> None:
     keystore = MemoryKeystore()
     plaintext = os.urandom(3 * CHUNK + 5)
-    prefix, sealer, _ = envelope.begin_seal(
-        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
-    )
     sink = Sip()
 
-    envelope_stream.seal_stream(prefix, sealer, Trickle(plaintext), sink, None)
+    seal_stream(keystore, Trickle(plaintext), sink, None)
 
     assert unseal([keystore], bytes(sink.data))[0] == plaintext
 
@@ -98,12 +92,9 @@ class NotYet(io.RawIOBase):
 
 def test_nothing_yet_is_not_taken_for_the_end() -> None:
     keystore = MemoryKeystore()
-    prefix, sealer, _ = envelope.begin_seal(
-        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
-    )
 
     with pytest.raises(InvalidArgument, match="non-blocking"):
-        envelope_stream.seal_stream(prefix, sealer, NotYet(), io.BytesIO(), None)
+        seal_stream(keystore, NotYet(), io.BytesIO())
 
 
 def test_a_cut_stream_releases_only_genuine_bytes_and_then_fails() -> None:
@@ -111,13 +102,9 @@ def test_a_cut_stream_releases_only_genuine_bytes_and_then_fails() -> None:
     plaintext = os.urandom(100 * CHUNK)
     ciphertext = seal(keystore, plaintext)
     source, sink = io.BytesIO(ciphertext[: -2 * CHUNK]), io.BytesIO()
-    header, head = envelope_stream.read_head(source)
-    opener, _ = envelope.begin_open(
-        [keystore], header, head, None, tenant=None, keys=None, deadline=Deadline.after(5)
-    )
 
     with pytest.raises(InvalidCiphertext):
-        envelope_stream.open_stream(opener, source, sink, None)
+        envelope_stream.open_stream(source, sink, opening([keystore]), None)
 
     assert plaintext.startswith(sink.getvalue())
 
@@ -136,13 +123,10 @@ class Full(io.FileIO):
 
 def test_a_disk_that_is_full_ends_the_stream_with_its_error(tmp_path: Path) -> None:
     keystore = MemoryKeystore()
-    prefix, sealer, _ = envelope.begin_seal(
-        keystore, "key-aes", {}, store_context=False, tenant=None, deadline=Deadline.after(5)
-    )
     threads = threading.active_count()
 
     with Full(tmp_path / "sealed", "w") as full, pytest.raises(OSError, match="no space"):
-        envelope_stream.seal_stream(prefix, sealer, io.BytesIO(bytes(500 * CHUNK)), full, None)
+        seal_stream(keystore, io.BytesIO(bytes(500 * CHUNK)), full, None)
 
     assert full.blocks <= 4
     assert threading.active_count() == threads
