@@ -10,19 +10,14 @@ import resource
 import shlex
 import signal
 import sys
-import tomllib
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from kmsplug_protocol import HealthDepth, HealthResult
-
-from ._dispatch import defect
+from ._check import check
 from ._log import configure_logging
-from ._session import Session, close, configure, describe
+from ._session import Session, describe
 from ._stdio import claim_stdio, claim_stdout
 from .driver import Driver
-from .errors import DriverError
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +60,7 @@ def serve(target: str, argv: list[str] | None = None) -> NoReturn:
             if arguments.describe:
                 report = describe(driver).model_dump(mode="json", exclude_none=True)
             else:
-                report = _check(driver(), arguments.check)
+                report = check(driver(), arguments.check)
             out.write(json.dumps(report, indent=2) + "\n")
         sys.exit(0 if report.get("healthy", True) else 1)
     if os.isatty(0):
@@ -97,30 +92,6 @@ def _load(target: str) -> type[Driver[Any]]:
         _log.critical("%s is not a subclass of kmsplug_sdk.Driver", target)
         sys.exit(1)
     return driver
-
-
-def _check(driver: Driver[Any], source: str) -> dict[str, Any]:
-    """Open the keystore, look deeply, and report."""
-    try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        settings = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        return _unhealthy(f"{source}: {error}", {"code": "CONFIGURATION_ERROR"})
-    try:
-        identity = configure(driver, settings, dry_run=False).identity
-        checks = tuple(driver.health(HealthDepth.DEEP))
-        result = HealthResult(healthy=all(check.healthy for check in checks), checks=checks)
-    except DriverError as error:
-        return _unhealthy(error.message, error.data.model_dump(mode="json", exclude_defaults=True))
-    except (Exception, SystemExit):  # noqa: BLE001 - the report is JSON, and holds no text of an exception
-        return _unhealthy(*defect("the check"))
-    finally:
-        close(driver)
-    return {"identity": identity, **result.model_dump(mode="json", exclude_none=True)}
-
-
-def _unhealthy(message: str, data: dict[str, Any]) -> dict[str, Any]:
-    return {"healthy": False, "error": {**data, "message": message}}
 
 
 def _forbid_dumps() -> None:

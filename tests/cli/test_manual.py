@@ -30,7 +30,12 @@ ALL = dict(commands(ROOT))
 
 
 def options(command: Any) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+    return {
+        option
+        for parameter in command.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("-")
+    }
 
 
 def parse(line: str) -> str:

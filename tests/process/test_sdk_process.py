@@ -396,6 +396,35 @@ def test_check_of_settings_that_do_not_fit_names_the_member_and_not_its_value(co
     assert CANARY not in checked.stdout + checked.stderr
 
 
+def test_check_takes_secrets_by_reference_as_a_host_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "mode"
+    secret.write_text("well\n")
+    secret.chmod(0o600)
+    monkeypatch.setitem(ENVIRONMENT, "CHECKED_MODE", "well")
+
+    for reference in (f'{{ file = "{secret}" }}', '{ env = "CHECKED_MODE" }'):
+        assert run("--check", "-", stdin=f"mode = {reference}").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "content", "told"),
+    [(0o644, b"well", "can be read by others"), (0o600, b"", "expected 1 to"), (0o600, b"\xff", "not UTF-8")],
+)
+def test_check_refuses_a_secret_that_others_can_read_or_that_is_none(
+    tmp_path: Path, mode: int, content: bytes, told: str
+) -> None:
+    secret = tmp_path / "mode"
+    secret.write_bytes(content)
+    secret.chmod(mode)
+
+    checked = run("--check", "-", stdin=f'mode = {{ file = "{secret}" }}')
+
+    assert checked.returncode == 1
+    assert told in json.loads(checked.stdout)["error"]["message"]
+
+
 @pytest.mark.parametrize("config", ["{", "mode = ", "mode", '{"mode": "well"} x', "\x00"])
 def test_check_of_a_file_that_is_neither_toml_nor_json_is_a_report_too(config: str) -> None:
     checked = run("--check", "-", stdin=config)

@@ -13,7 +13,9 @@ from kmsplug_host.errors import ConfigurationError, KmsplugError
 from . import (
     _conformance,
     _data,
+    _doctor,
     _explain,
+    _health,
     _key_import,
     _key_labels,
     _key_lifecycle,
@@ -59,7 +61,8 @@ app.command("verify-mac")(_signing.verify_mac)
 app.command("random")(_secrets.random)
 app.command("data-key")(_secrets.data_key)
 app.command("explain")(_explain.explain)
-app.command("health")(_plugins.health)
+app.command("health")(_health.health)
+app.command("doctor")(_doctor.doctor)
 app.command("serve")(_serve.serve)
 app.command("conformance")(_conformance.conformance)
 

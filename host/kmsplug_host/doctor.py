@@ -1,0 +1,269 @@
+"""Examines a whole installation: what was found, how bad that is, and what to do about it.
+
+Each examination stands for itself: what one finds hides nothing of the others. Drivers are started, and keys
+are used, but nothing is changed.
+"""
+
+import hashlib
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+from typing import Final
+
+from kmsplug_protocol import ERROR_FACTS, KEYSTORE_API, KNOWN_VERSIONS, KeyState, KeyUsage
+
+from . import _trust
+from ._clock_state import clock_problem
+from ._launch import PluginSpec, prepare_plugins
+from ._redaction import Redactor
+from ._status import PluginStatus
+from .client import Host, version
+from .config import Isolation, KeystoreSettings, Source, load
+from .errors import ConfigurationError, KmsplugError
+from .keystore import Keystore
+
+_TRIED_KEYS: Final = 200  # of a keystore, to find one that can encrypt
+_PROBE: Final = b"kmsplug doctor"
+_PACKAGES: Final = (
+    "pydantic", "cryptography", "boto3", "azure-keyvault-keys", "azure-identity", "hvac", "python-pkcs11",
+    "sqlalchemy",
+)  # fmt: skip
+
+
+class Verdict(StrEnum):
+    """How bad a finding is."""
+
+    WELL = "well"
+    ADVICE = "advice"
+    """It works, and could be safer or more robust."""
+    WRONG = "wrong"
+    """It does not work, or others can change what is run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        check: What kind of thing: ``versions``, ``clock``, ``config``, ``executable``, ``isolation``,
+            ``start``, ``reach``, ``key access`` or ``operations``.
+        subject: Which one: a file, a plugin, a keystore.
+        verdict: How bad it is.
+        text: What was found; what a driver said is escaped.
+        advice: What to do, where something is to be done.
+    """
+
+    check: str
+    subject: str
+    verdict: Verdict
+    text: str
+    advice: str | None = None
+
+
+def examine(path: Path) -> Iterator[Finding]:
+    """Examine an installation and yield what is found, as it is found.
+
+    Args:
+        path: Its plugins.toml.
+    """
+    yield from _versions()
+    yield from _clock()
+    try:
+        source = load(path)
+    except ConfigurationError as error:
+        yield from _failed("config", str(path), error)
+        return
+    yield from _config_file(path)
+    for name in source.settings.plugins:
+        yield from _plugin(source, name)
+
+
+def _versions() -> Iterator[Finding]:
+    packages = []
+    for name in _PACKAGES:
+        try:
+            packages.append(f"{name} {distribution_version(name)}")
+        except PackageNotFoundError:
+            continue
+    text = f"kmsplug {version()}, protocol {', '.join(KNOWN_VERSIONS)}, Python {platform.python_version()}, "
+    yield Finding("versions", platform.platform(), Verdict.WELL, text + ", ".join(packages))
+
+
+def _clock() -> Iterator[Finding]:
+    problem = clock_problem()
+    if problem is None:
+        yield Finding("clock", "system", Verdict.WELL, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    else:
+        advice = "run a time service, as chrony: providers refuse requests that are minutes early or late"
+        yield Finding("clock", "system", Verdict.ADVICE, problem, advice)
+
+
+def _config_file(path: Path) -> Iterator[Finding]:
+    try:
+        _trust.check_file(path.absolute())
+    except OSError as error:
+        yield Finding(
+            "config", str(path), Verdict.WRONG, error.strerror or "cannot be looked at",
+            "who can write there decides what is run: give it to its user alone",
+        )  # fmt: skip
+        return
+    yield Finding("config", str(path), Verdict.WELL, "can be read, and changed by its owner only")
+
+
+def _plugin(source: Source, name: str) -> Iterator[Finding]:
+    try:
+        (spec,) = prepare_plugins(source, [name], Redactor())
+    except ConfigurationError as error:
+        yield from _failed("executable", name, error)
+        return
+    yield from _executable(spec)
+    yield _isolation(spec)
+    keystores = {
+        keystore: settings
+        for keystore, settings in source.settings.all_keystores().items()
+        if settings.plugin == name
+    }
+    began = time.monotonic()
+    try:
+        host = Host.open(source.path or {}, keystores=list(keystores))
+    except KmsplugError as error:
+        yield from _failed("start", name, error)
+        return
+    with host:
+        (status,) = host.plugins()
+        took = f"{(time.monotonic() - began) * 1000:.0f} ms"
+        yield Finding("start", name, Verdict.WELL, f"{status.driver}, {status.identity}, ready after {took}")
+        yield from _warnings(status)
+        yield from _reach(host, name)
+        for keystore, settings in keystores.items():
+            yield from _keystore(host.keystore(keystore), settings)
+
+
+def _executable(spec: PluginSpec) -> Iterator[Finding]:
+    settings, launch = spec.settings, spec.launch
+    if settings.command is None:
+        yield Finding("executable", spec.name, Verdict.WELL, f"driver {settings.driver} of this environment")
+        return
+    program = Path(launch.command[0])
+    pins = {**launch.pins, **({program: launch.sha256} if launch.sha256 else {})}
+    try:
+        _trust.check_pinned(pins)
+        with program.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        yield Finding(
+            "executable", spec.name, Verdict.WRONG, error.strerror or str(error),
+            "if the new file is meant to be there, pin it anew; else find out who put it there",
+        )  # fmt: skip
+        return
+    if pins:
+        yield Finding("executable", spec.name, Verdict.WELL, f"{program}, {len(pins)} files as pinned")
+        return
+    yield Finding(
+        "executable", spec.name, Verdict.ADVICE, f"{program} is not pinned: whatever stands there is run",
+        f'sha256 = "{digest}", or files = {{ path = "sha256" }} for a script with others beside it',
+    )  # fmt: skip
+
+
+def _isolation(spec: PluginSpec) -> Finding:
+    level = spec.launch.isolation
+    if level is not Isolation.PROCESS:
+        return Finding("isolation", spec.name, Verdict.WELL, level.value)
+    return Finding(
+        "isolation", spec.name, Verdict.ADVICE,
+        "process: it is protected from faults; a malicious driver reads what this user can read",
+        'isolation = "landlock" or "bwrap"',
+    )  # fmt: skip
+
+
+def _warnings(status: PluginStatus) -> Iterator[Finding]:
+    for warning in status.warnings:
+        yield Finding("start", status.name, Verdict.ADVICE, "the driver warns", warning)
+
+
+def _reach(host: Host, name: str) -> Iterator[Finding]:
+    """Let the driver look at its provider, with cryptography where it does that."""
+    found = host.health(name, deep=True)
+    if found.error is not None:
+        yield from _failed("reach", name, found.error)
+        return
+    for check in found.checks:
+        text = f"{check.name}: {check.detail or ('well' if check.healthy else 'ill')}"
+        if check.healthy:
+            yield Finding("reach", name, Verdict.WELL, text)
+        else:
+            yield Finding("reach", name, Verdict.WRONG, text, "see the driver's page in docs/drivers")
+    if not found.checks:
+        yield Finding("reach", name, Verdict.WELL, "it answers, and tells nothing more")
+
+
+def _keystore(keystore: Keystore, settings: KeystoreSettings) -> Iterator[Finding]:
+    yield from _key_access(keystore)
+    yield from _operations(keystore)
+    if settings.accept_public_key_wrap:
+        yield Finding(
+            "operations", keystore.name, Verdict.ADVICE,
+            "accept_public_key_wrap: ciphertexts open that anybody can have written",
+            "leave it out where no key of this keystore is RSA only",
+        )  # fmt: skip
+
+
+def _key_access(keystore: Keystore) -> Iterator[Finding]:
+    """Encrypt and decrypt with a key that is there: what no look at permissions can prove."""
+    try:
+        key_id = _usable_key(keystore)
+        if key_id is None:
+            yield Finding(
+                "key access", keystore.name, Verdict.ADVICE, "no key here encrypts, so none was tried",
+                f"kmsplug key create --keystore {keystore.name} --algorithm AES_256_GCM",
+            )  # fmt: skip
+            return
+        sealed = keystore.encrypt(key_id, _PROBE)
+        opened = keystore.decrypt(sealed.ciphertext)
+    except KmsplugError as error:
+        yield from _failed("key access", keystore.name, error)
+        return
+    if opened.plaintext != _PROBE:
+        yield Finding(
+            "key access",
+            keystore.name,
+            Verdict.WRONG,
+            f"{key_id} decrypts to something else",
+            "stop using it",
+        )
+        return
+    text = f"encrypted and decrypted with {key_id}, version {sealed.key_version}, by {sealed.executed_by}"
+    yield Finding("key access", keystore.name, Verdict.WELL, text)
+
+
+def _usable_key(keystore: Keystore) -> str | None:
+    for _, key in zip(range(_TRIED_KEYS), keystore.keys(), strict=False):
+        if key.state is KeyState.ACTIVE and key.usage is KeyUsage.ENCRYPT_DECRYPT:
+            return key.key_id
+    return None
+
+
+def _operations(keystore: Keystore) -> Iterator[Finding]:
+    offered = {row.operation for row in keystore.capabilities}
+    missing = [operation.wire for operation in KEYSTORE_API if operation.wire not in offered]
+    text = f"{len(offered)} by the provider"
+    if missing:
+        text += f", {len(missing)} by nobody: {', '.join(missing)}"
+    yield Finding("operations", keystore.name, Verdict.WELL, text)
+
+
+def _failed(check: str, subject: str, error: KmsplugError) -> Iterator[Finding]:
+    vendor = error.vendor
+    text = f"{error.code.value}: {error.message}"
+    if vendor is not None and (vendor.code or vendor.request_id):
+        text += f" (provider: {vendor.code or 'no code'}, request {vendor.request_id or 'without id'})"
+    if error.diagnosis is not None:
+        text += f"; process: {error.diagnosis.exit}"
+        if error.diagnosis.stderr:
+            text += f", it said last: {error.diagnosis.stderr[-1]}"
+    yield Finding(check, subject, Verdict.WRONG, text, error.hint or ERROR_FACTS[error.code].action)
