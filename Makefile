@@ -10,7 +10,7 @@ UV := $(BIN)/uv
 PACKAGES := host plugins protocol sdk
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint types package conformance bench docs format lock clean
+.PHONY: help demo test soak lint types package conformance bench docs site format lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.
 	@$(BIN)/python -m kmsplug_protocol.error_docs docs/errors.md
 	@$(BIN)/python host/write_async.py
 	@KMSPLUG_WRITE_TABLES=1 $(BIN)/python -m pytest -q tests/process/test_isolation_levels.py tests/process/test_orphans.py
+
+site: $(VENV)/.dev ## the documentation site, into build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff check --fix-only --quiet .
