@@ -14,7 +14,7 @@ from typing import Final
 from ._deadline import Deadline
 from ._handshake import Login, Opened
 from ._launch import PluginSpec
-from ._meter import Meter
+from ._observe import Observer
 from ._replica import Replica, Shared
 from ._status import PluginState, ReplicaRole
 from ._supervisor import Supervisor, run_together
@@ -33,7 +33,7 @@ class Fleet:
         supervisor: Starts the processes.
         changed: Guards everything here; notified when a state changes.
         report: Called with this fleet and the reason after a state has changed, while *changed* is held.
-        meter: Counts the starts of processes.
+        observer: Watches the starts of processes.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Fleet:
         changed: threading.Condition,
         report: "Callable[[Fleet, str], None]",
         *,
-        meter: Meter,
+        observer: Observer,
     ) -> None:
         self.spec = spec
         self._supervisor = supervisor
         self._changed = changed
         self._report = report
         self._login = Login(spec, version)
-        self._shared = Shared(spec, self._login, supervisor, changed, self._moved, self._is_covered, meter)
+        self._shared = Shared(spec, self._login, supervisor, changed, self._moved, self._is_covered, observer)
         self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
         self.working: tuple[Replica, ...] = ()
         self._replaced: list[Replica] = []

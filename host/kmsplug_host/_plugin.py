@@ -16,8 +16,7 @@ from ._events import Events
 from ._fleet import Fleet
 from ._handshake import Opened
 from ._launch import PluginSpec
-from ._meter import Meter
-from ._observe import observed
+from ._observe import Observer
 from ._redaction import Redactor
 from ._replica import Replica
 from ._status import PluginState, PluginStatus, ReplicaRole, overall_state
@@ -35,7 +34,7 @@ class Plugin:
         events: Told when the plugin's state changes.
 
     Attributes:
-        meter: Counts the attempts, and the starts of processes.
+        observer: Watches the attempts, and the starts of processes.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class Plugin:
     ) -> None:
         self.name = spec.name
         self.settings = spec.settings
-        self.meter = Meter()
+        self.observer = Observer("plugin", spec.name)
         self._version = version
         self._supervisor = supervisor
         self._events = events or Events()
@@ -52,7 +51,7 @@ class Plugin:
         self._closed: str | None = None
         self._state = PluginState.STARTING
         self._ill = False
-        self._fleet = Fleet(spec, version, supervisor, self._changed, self._moved, meter=self.meter)
+        self._fleet = Fleet(spec, version, supervisor, self._changed, self._moved, observer=self.observer)
         self._others: list[Fleet] = []  # that come or go by a reload
 
     def start(self) -> None:
@@ -115,15 +114,19 @@ class Plugin:
             KmsplugError: What the driver refused, or what happened instead of an answer.
         """
         self.refuse_forked()
-        with observed(self.meter, operation.wire, "plugin", self.name):
-            replica = self._take(deadline)
-            try:
-                opened = replica.opened
-                assert opened is not None  # noqa: S101 - chosen for it
-                limit = deadline if attempt_s is None else deadline.within(attempt_s)
-                return opened.facade.call(operation, params, limit)
-            finally:
-                self._give_back(replica)
+        return self.observer.watch(operation.wire, self._attempt, operation, params, deadline, attempt_s)
+
+    def _attempt(
+        self, operation: Operation, params: Model, deadline: Deadline, attempt_s: float | None
+    ) -> Model:
+        replica = self._take(deadline)
+        try:
+            opened = replica.opened
+            assert opened is not None  # noqa: S101 - chosen for it
+            limit = deadline if attempt_s is None else deadline.within(attempt_s)
+            return opened.facade.call(operation, params, limit)
+        finally:
+            self._give_back(replica)
 
     def refuse_forked(self) -> None:
         """Raise `PluginUnavailable` in a process other than the one that opened the host."""
@@ -151,8 +154,8 @@ class Plugin:
             warnings=opened.warnings if opened else (),
             diagnosis=failure.diagnosis if failure else None,
             isolation=fleet.spec.launch.isolation,
-            calls=self.meter.series(),
-            last_failure=self.meter.last_failure,
+            calls=self.observer.meter.series(),
+            last_failure=self.observer.meter.last_failure,
         )
 
     def release(self) -> None:
@@ -175,7 +178,7 @@ class Plugin:
         with self._changed:
             if self._closed is not None:
                 raise PluginUnavailable(self._closed, plugin=self.name)
-            fleet = Fleet(spec, self._version, self._supervisor, self._changed, self._moved, meter=self.meter)
+            fleet = Fleet(spec, self._version, self._supervisor, self._changed, self._moved, observer=self.observer)
             self._others.append(fleet)
         fleet.start()
         return fleet

@@ -33,8 +33,7 @@ from ._connection import Connection
 from ._deadline import Deadline
 from ._handshake import FINAL, Login, Opened
 from ._launch import PluginSpec
-from ._meter import Meter
-from ._observe import observed
+from ._observe import Observer
 from ._process import DriverProcess, describe_executable
 from ._restart import RestartPolicy
 from ._status import PluginState, ReplicaRole, ReplicaStatus
@@ -70,7 +69,7 @@ class Shared:
         changed: Guards their state; notified when it changes.
         report: Called with the reason after a state has changed, while ``changed`` is held.
         covered: Whether enough processes work without the one that is missing.
-        meter: Counts the starts.
+        observer: Watches the starts.
     """
 
     spec: PluginSpec
@@ -79,7 +78,7 @@ class Shared:
     changed: threading.Condition
     report: Callable[[str], None]
     covered: Callable[[], bool]
-    meter: Meter
+    observer: Observer
 
 
 class Replica:
@@ -230,8 +229,9 @@ class Replica:
 
     def _bring_up(self, process: DriverProcess, connection: Connection) -> None:
         try:
-            with observed(self._shared.meter, _START, "plugin", self._shared.spec.name):
-                opened = self._shared.login.open(connection, Deadline.after(START_DEADLINE_S))
+            opened = self._shared.observer.watch(
+                _START, self._shared.login.open, connection, Deadline.after(START_DEADLINE_S)
+            )
         except KmsplugError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - whatever it is, callers wait for this process and must be told

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from kmsplug_protocol import ErrorCode, Model, Operation
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._meter import Meter
+from kmsplug_host._observe import Observer
 from kmsplug_host.config import KeystoreSettings, PluginSettings
 from kmsplug_host.errors import KmsplugError, PluginError
 
@@ -58,7 +58,7 @@ class Guard:
         clock: Tells the time.
 
     Attributes:
-        meter: Counts the calls, whatever number of attempts each took.
+        observer: Watches the calls, whatever number of attempts each took.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Guard:
         self.clock = clock or MonotonicClock()
         self.settings = settings
         self.target = target
-        self.meter = Meter()
+        self.observer = Observer("keystore", name, self.clock.now)
         self.pauses = Pauses(self.clock)
         self.bulkhead = Bulkhead(self.clock, settings.max_in_flight, settings.max_queued)
         self.breaker = Breaker(self.clock, settings.breaker.failures, settings.breaker.cool_down_s)
@@ -140,7 +140,7 @@ class Guard:
             breaker=self.breaker.state,
             in_flight=self.bulkhead.in_flight,
             queued=self.bulkhead.queued,
-            series=self.meter.series(),
+            series=self.observer.meter.series(),
         )
 
     def count(self, error: KmsplugError) -> None:

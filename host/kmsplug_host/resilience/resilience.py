@@ -3,7 +3,6 @@
 from kmsplug_protocol import Model, Nature, Operation
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._observe import observed
 from kmsplug_host.errors import KmsplugError
 
 from .guard import ATTEMPTS_IN_A_DEADLINE, Guard
@@ -20,8 +19,7 @@ class Resilience(Guard):
             KmsplugError: The last failure, with the earlier ones as ``attempts``.
         """
         self.target.refuse_forked()  # before any lock: a thread that the child does not have may hold it
-        with observed(self.meter, operation.wire, "keystore", self._name, self.clock.now):
-            return self._call(operation, params, deadline)
+        return self.observer.watch(operation.wire, self._call, operation, params, deadline)
 
     def _call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         try:
