@@ -178,7 +178,9 @@ class Plugin:
         with self._changed:
             if self._closed is not None:
                 raise PluginUnavailable(self._closed, plugin=self.name)
-            fleet = Fleet(spec, self._version, self._supervisor, self._changed, self._moved, observer=self.observer)
+            fleet = Fleet(
+                spec, self._version, self._supervisor, self._changed, self._moved, observer=self.observer
+            )
             self._others.append(fleet)
         fleet.start()
         return fleet
