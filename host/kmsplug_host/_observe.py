@@ -29,9 +29,7 @@ class Observer:
         self._now = now
         self.meter = Meter()
 
-    def watch(
-        self, operation: str, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs
-    ) -> _T:
+    def watch(self, operation: str, work: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
         """Do some work and return what it returns; count it, whatever it raises.
 
         A function and not a context manager, which would double what it costs.
