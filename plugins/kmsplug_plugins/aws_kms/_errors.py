@@ -11,8 +11,12 @@ TABLE: Final = ErrorTable(__package__ or "")
 
 
 @contextlib.contextmanager
-def aws_errors(operation: str) -> Iterator[None]:
+def aws_errors(operation: str, *, withhold: bool = False) -> Iterator[None]:
     """Turn what the SDK raises inside into what it means for *operation*; a defect of ours passes through.
+
+    Args:
+        operation: Ours, as ``crypto.decrypt``.
+        withhold: Its refusals are of the padding kind (SPEC.md [7.5-3]).
 
     Raises:
         DriverError: The code of the error's row, or UNCLASSIFIED.
@@ -29,7 +33,7 @@ def aws_errors(operation: str) -> Iterator[None]:
             # The text of an SDK's own exception may quote parameters, plaintext included: only the type.
             raise TABLE.translate(Vendor(code=types[0]), operation, also=types) from error
         raise TABLE.translate(
-            _of_service(response), operation, retry_after_ms=_retry_after_ms(response)
+            _of_service(response), operation, retry_after_ms=_retry_after_ms(response), withhold=withhold
         ) from error
 
 
