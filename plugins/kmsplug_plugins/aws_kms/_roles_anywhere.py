@@ -1,8 +1,8 @@
 """IAM Roles Anywhere: credentials for an X.509 certificate, by a request that its private key signs.
 
 The SDK has no such login. The signature is that of AWS Signature Version 4 with an asymmetric key, as of the
-IAM Roles Anywhere User Guide, "The signing process for authenticated requests to the CreateSession API". Tried
-against a server of our own that checks the signature, never against AWS.
+IAM Roles Anywhere User Guide, "The signing process for authenticated requests to the CreateSession API".
+Tried against a server of our own that checks the signature, never against AWS.
 """
 
 import base64

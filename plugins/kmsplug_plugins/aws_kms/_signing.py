@@ -209,9 +209,10 @@ def _message(request: SignParams | VerifyParams, mechanism: Mechanism, signer: S
                 ErrorCode.UNSUPPORTED_OPERATION, f"{mechanism} signs messages, not digests", path="digest"
             )
         if len(request.digest) != DIGEST_BYTES[mechanism]:
+            wanted = DIGEST_BYTES[mechanism]
             raise DriverError(
                 ErrorCode.INVALID_ARGUMENT,
-                f"{mechanism} takes a digest of {DIGEST_BYTES[mechanism]} bytes, not of {len(request.digest)}",
+                f"{mechanism} takes a digest of {wanted} bytes, not of {len(request.digest)}",
                 path="digest",
             )
         return {"Message": request.digest, "MessageType": "DIGEST"}

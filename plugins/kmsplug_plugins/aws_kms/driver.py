@@ -2,7 +2,8 @@
 
 `docs/drivers/aws_kms.md` lists the permissions that it needs, the ways to log in, the limits, and what is
 known from documents only. Never offered, because KMS has nothing like it: purging a key before its window
-ends, backup and restore, states other than enabled and disabled, wrapping keys (the host's shim does that), batches.
+ends, backup and restore, states other than enabled and disabled, wrapping keys (the host's shim does that),
+batches.
 """
 
 import time
