@@ -34,11 +34,12 @@ Api = Literal[
     "cancel_key_deletion", "create_alias", "create_key", "decapsulate", "decrypt", "delete_alias",
     "derive_shared_secret", "describe_key", "disable_key", "disable_key_rotation", "enable_key",
     "enable_key_rotation", "encapsulate", "encrypt", "generate_data_key",
-    "generate_data_key_without_plaintext", "generate_mac", "generate_random",
-    "get_key_rotation_status", "get_parameters_for_import", "get_public_key", "import_key_material",
-    "list_aliases", "list_key_rotations", "list_keys", "list_resource_tags", "re_encrypt",
-    "replicate_key", "rotate_key_on_demand", "schedule_key_deletion", "sign", "tag_resource",
-    "untag_resource", "update_alias", "verify", "verify_mac",
+    "generate_data_key_pair_without_plaintext", "generate_data_key_without_plaintext",
+    "generate_mac", "generate_random", "get_key_rotation_status", "get_parameters_for_import",
+    "get_public_key", "import_key_material", "list_aliases", "list_key_rotations", "list_keys",
+    "list_resource_tags", "re_encrypt", "replicate_key", "rotate_key_on_demand",
+    "schedule_key_deletion", "sign", "tag_resource", "untag_resource", "update_alias", "verify",
+    "verify_mac",
 ]  # fmt: skip
 """Every call of KMS that the driver makes: as many permissions as it can need."""
 
