@@ -8,6 +8,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -287,7 +288,7 @@ class Host:
     def stats(self) -> tuple[KeystoreStats, ...]:
         """Return a snapshot of every keystore: calls, retries, failures, breaker, load."""
         self._refuse_forked()
-        return tuple(keystore.resilience.stats() for keystore in self._keystores.values())
+        return tuple(map(_stats, self._keystores.values()))
 
     def health(self, plugin: str, *, deep: bool = False, timeout: float | None = None) -> Health:
         """Check one plugin, whatever the others do.
@@ -382,6 +383,16 @@ class Host:
             min_generation=min_generation,
             deadline=deadline,
         )
+
+
+def _stats(keystore: Keystore) -> KeystoreStats:
+    keys = keystore.data_keys
+    return replace(
+        keystore.resilience.stats(),
+        data_keys=len(keys),
+        data_key_hits=keys.hits,
+        data_key_misses=keys.misses,
+    )
 
 
 def version() -> str:

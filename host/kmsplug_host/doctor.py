@@ -51,7 +51,7 @@ class Finding:
 
     Attributes:
         check: What kind of thing: ``versions``, ``clock``, ``config``, ``executable``, ``isolation``,
-            ``start``, ``reach``, ``key access`` or ``operations``.
+            ``start``, ``reach``, ``key access``, ``operations`` or ``policies``.
         subject: Which one: a file, a plugin, a keystore.
         verdict: How bad it is.
         text: What was found; what a driver said is escaped.
@@ -205,12 +205,30 @@ def _reach(host: Host, name: str) -> Iterator[Finding]:
 def _keystore(keystore: Keystore, settings: KeystoreSettings) -> Iterator[Finding]:
     yield from _key_access(keystore)
     yield from _operations(keystore)
+    yield from _policies(keystore.name, settings)
+
+
+def _policies(name: str, settings: KeystoreSettings) -> Iterator[Finding]:
+    """Tell what the configuration trades for what."""
+    kept = settings.data_key_cache
+    if kept is None:
+        text = (
+            "each data key encrypts one message: with the provider away or the key revoked, none is encrypted"
+        )
+        yield Finding("policies", name, Verdict.WELL, text)
+    else:
+        text = (
+            f"data keys are used again for {kept.max_age_s:g} s at most: for so long encryption goes on while "
+            f"the provider is away, and a key that was revoked elsewhere may go on encrypting"
+        )
+        yield Finding("policies", name, Verdict.WELL, text)
+    if kept is not None and kept.decrypt:
+        text = "opened data keys are kept: the provider neither checks nor logs each decryption"
+        yield Finding("policies", name, Verdict.ADVICE, text, "leave decrypt out of data_key_cache")
     if settings.accept_public_key_wrap:
-        yield Finding(
-            "operations", keystore.name, Verdict.ADVICE,
-            "accept_public_key_wrap: ciphertexts open that anybody can have written",
-            "leave it out where no key of this keystore is RSA only",
-        )  # fmt: skip
+        text = "ciphertexts open that anybody with the public key can have written"
+        advice = "leave accept_public_key_wrap out where no key of this keystore is RSA only"
+        yield Finding("policies", name, Verdict.ADVICE, text, advice)
 
 
 def _key_access(keystore: Keystore) -> Iterator[Finding]:

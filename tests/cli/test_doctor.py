@@ -50,7 +50,7 @@ def test_a_good_installation_has_used_a_key_for_real(cli: Cli) -> None:
     assert key_id in access["text"]
     assert {item["check"] for item in found} == {
         "versions", "clock", "config", "executable", "isolation", "start", "reach", "key access",
-        "operations",
+        "operations", "policies",
     }  # fmt: skip
     assert all(item["advice"] for item in found if item["verdict"] != "well")
 
@@ -129,6 +129,19 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(cli: Cli) -> None:
 
     assert config["verdict"] == "wrong"
     assert "line 1" in config["text"]
+
+
+def test_it_says_what_the_configuration_trades(cli: Cli) -> None:
+    more = '[keystores.local]\nplugin = "local"\naccept_public_key_wrap = true\n'
+    (cli.folder / "plugins.toml").write_text(
+        CONFIG + more + "data_key_cache = { max_age_s = 60, decrypt = true }\n"
+    )
+
+    policies = of(examined(cli, 0), "policies")
+
+    assert "for 60 s at most" in policies[0]["text"]
+    assert [policy["verdict"] for policy in policies] == ["well", "advice", "advice"]
+    assert "accept_public_key_wrap" in policies[2]["advice"]
 
 
 def test_quiet_shows_only_what_needs_doing(cli: Cli) -> None:

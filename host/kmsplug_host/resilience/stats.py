@@ -24,6 +24,9 @@ class KeystoreStats:
         breaker: State of the circuit breaker.
         in_flight: Calls in flight, those that wait for their next attempt included.
         queued: Calls that wait for a place.
+        data_keys: Data keys that are kept for further messages.
+        data_key_hits: How often one was used again.
+        data_key_misses: How often there was none to use, where the configuration allows to keep them.
         series: Calls by operation: how long they took, all attempts and waits included, and how they failed.
     """
 
@@ -36,4 +39,7 @@ class KeystoreStats:
     breaker: BreakerState
     in_flight: int
     queued: int
+    data_keys: int = 0
+    data_key_hits: int = 0
+    data_key_misses: int = 0
     series: tuple[CallSeries, ...] = ()

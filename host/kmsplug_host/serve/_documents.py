@@ -95,6 +95,7 @@ def _keystore(keystore: Keystore, stats: KeystoreStats) -> dict[str, Any]:
         "breaker": stats.breaker.value,
         "in_flight": stats.in_flight,
         "queued": stats.queued,
+        "data_keys": {"kept": stats.data_keys, "hits": stats.data_key_hits, "misses": stats.data_key_misses},
         "operations": {row.wire: _executor(row, offered) for row in KEYSTORE_API},
     }
 

@@ -113,6 +113,24 @@ def _keystores(keystores: Sequence[KeystoreStats]) -> Iterator[_Family]:
     )  # fmt: skip
     yield each("retry_budget", "gauge", "Repetitions that are left.", (k.budget for k in keystores))
     yield each("in_flight", "gauge", "Calls in flight.", (k.in_flight for k in keystores))
+    yield each(
+        "data_keys",
+        "gauge",
+        "Data keys that are kept for further messages.",
+        (k.data_keys for k in keystores),
+    )
+    yield each(
+        "data_key_hits_total",
+        "counter",
+        "Kept data keys that were used again.",
+        (k.data_key_hits for k in keystores),
+    )
+    yield each(
+        "data_key_misses_total",
+        "counter",
+        "Data keys that were not there to be used again.",
+        (k.data_key_misses for k in keystores),
+    )
     yield each("queued", "gauge", "Calls that wait for a place.", (k.queued for k in keystores))
     yield (
         "kmsplug_keystore_breaker", "gauge", "1 for the state that the circuit breaker is in.",

@@ -67,6 +67,10 @@ class DataKeys(Generic[_T]):
         """Asked with a key's id before a kept key is used, once in `CHECK_S`; raises to refuse."""
         self.epoch = 0
         """How often everything was forgotten."""
+        self.hits = 0
+        """How often a kept key was taken."""
+        self.misses = 0
+        """How often one was looked for in vain."""
         self._reset()
         _ALL.add(self)
 
@@ -100,6 +104,10 @@ class DataKeys(Generic[_T]):
             return None
         with self._lock:
             entry = self._take(name, length, self.settings)
+            if entry is None:
+                self.misses += 1
+            else:
+                self.hits += 1
         if entry is None:
             return None
         if time.monotonic() - entry.checked_at >= CHECK_S:
