@@ -218,8 +218,8 @@ def _policies(name: str, settings: KeystoreSettings) -> Iterator[Finding]:
         yield Finding("policies", name, Verdict.WELL, text)
     else:
         text = (
-            f"data keys are used again for {kept.max_age_s:g} s at most: for so long encryption goes on while "
-            f"the provider is away, and a key that was revoked elsewhere may go on encrypting"
+            f"data keys are used again for {kept.max_age_s:g} s at most: for so long encryption goes on "
+            f"while the provider is away, and a key that was revoked elsewhere may go on encrypting"
         )
         yield Finding("policies", name, Verdict.WELL, text)
     if kept is not None and kept.decrypt:
