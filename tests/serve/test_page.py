@@ -46,12 +46,15 @@ def test_a_degraded_plugin_shows_the_providers_own_code(tab: Browser) -> None:
     assert "PROVIDER_UNAVAILABLE" in failure
     assert "KMSInternalException" in failure
     assert "http status 503" in failure
+    assert "what to do: " in failure
 
 
 def test_a_quarantined_plugin_shows_how_its_process_ended(tab: Browser) -> None:
     (failure,) = tab.texts(f"{card('gone')} .note.process")
 
     assert "exit status 1" in failure
+    (release,) = tab.texts(f"{card('gone')} .note.warning")
+    assert "kmsplug plugin release gone" in release
     assert tab.texts(f"{card('gone')} figcaption") == ["no answer yet"]
 
 

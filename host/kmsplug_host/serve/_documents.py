@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from kmsplug_protocol import KEYSTORE_API, Operation, untrusted
+from kmsplug_protocol import ERROR_FACTS, KEYSTORE_API, Operation, untrusted
 
 from kmsplug_host._meter import CallFailure
 from kmsplug_host._status import PluginState, PluginStatus
@@ -74,6 +74,7 @@ def _failure(failure: CallFailure | None) -> dict[str, Any] | None:
         "code": failure.code.value,
         "message": untrusted(failure.message, 512),
         "correlation_id": failure.correlation_id,
+        "what_to_do": ERROR_FACTS[failure.code].action,
         "vendor": failure.vendor.model_dump(mode="json", exclude_defaults=True) if failure.vendor else None,
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -69,6 +69,9 @@ def _plugin(main: Element, plugin: dict[str, Any]) -> None:
     _checks(card, plugin["checks"])
     if "last_process_error" in plugin:
         _note(card, "process", "Last failure of a process", [plugin["last_process_error"]])
+    if plugin["state"] == "QUARANTINED":
+        release = f"when the cause is gone: kmsplug plugin release {plugin['name']}"
+        _note(card, "warning", "It is not started again by itself", [release])
     if "last_failure" in plugin:
         _last_failure(card, plugin["last_failure"])
     for warning in plugin["warnings"]:
@@ -107,6 +110,7 @@ def _last_failure(card: Element, failure: dict[str, Any]) -> None:
     elif vendor:
         lines.append("provider: withheld")
     lines.append(f"{failure['when']}, correlation id {failure.get('correlation_id', 'none')}")
+    lines.append(f"what to do: {failure['what_to_do']}")
     _note(card, "failure", "Last failed call", lines)
 
 
