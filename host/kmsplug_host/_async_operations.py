@@ -424,9 +424,11 @@ class AsyncOperations:
             timeout=timeout,
         )
 
-    async def random(self, length_bytes: int, *, timeout: float | None = None) -> RandomResult:
-        """Return random bytes of the provider: ``.data``, or ``bytes(result)``."""
-        return await self._workers.run(self._keystore.random, length_bytes, timeout=timeout)
+    async def random(
+        self, length_bytes: int, *, source: Literal["any", "keystore"] = "any", timeout: float | None = None
+    ) -> RandomResult:
+        """Return random bytes: ``.data``, or ``bytes(result)``."""
+        return await self._workers.run(self._keystore.random, length_bytes, source=source, timeout=timeout)
 
     async def encapsulate(
         self, key_id: str, *, key_version: str | None = None, timeout: float | None = None

@@ -1,13 +1,14 @@
 """How a keystore makes a call: arguments checked, deadline set, errors completed. One place for all."""
 
-import secrets
 from typing import Any, Final, TypeVar
 
-from kmsplug_protocol import BY_WIRE, KEYSTORE_API, Meta, Model, Nature, Outcome
+from kmsplug_protocol import BY_WIRE, KEYSTORE_API, Model, Outcome
 from pydantic import ValidationError
 
 from ._deadline import Deadline, caller_deadline
+from ._native import Native
 from ._plugin import Plugin
+from ._resolver import Resolver
 from .config import DataKeySettings, KeystoreSettings
 from .errors import (
     AccessDenied,
@@ -56,16 +57,21 @@ class Calls:
 
     def __init__(self, name: str, settings: KeystoreSettings, plugin: Plugin) -> None:
         self.name = name
-        self._plugin = plugin
-        self.resilience = Resilience(name, settings, plugin)
+        self._native = Native(name, settings, plugin)
+        self._resolver = Resolver(self._native)
         self.data_keys: DataKeys[Any] = DataKeys(settings.data_key_cache)
         """Keys to seal with that are used again."""
         self.opened_keys: DataKeys[Any] = DataKeys(_for_opening(settings))
         """Data keys that were unwrapped, to open with again."""
 
+    @property
+    def resilience(self) -> Resilience:
+        """What repeats, limits and counts its calls."""
+        return self._native.resilience
+
     def deadline(self, timeout: float | None) -> Deadline:
         """Return the moment at which a call that begins now must have ended."""
-        return caller_deadline(self._plugin.settings.deadline_s if timeout is None else timeout)
+        return caller_deadline(self._native.plugin.settings.deadline_s if timeout is None else timeout)
 
     def forget_data_keys(self) -> None:
         """Use no data key any more that was made or unwrapped before now."""
@@ -96,16 +102,10 @@ class Calls:
         """
         deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
         operation = BY_WIRE[wire]
-        change = None
-        if operation.nature is Nature.MUTATION:
-            change = secrets.token_hex(16)
-            arguments["meta"] = Meta(idempotency_key=change)
         try:
-            answer = self.resilience.call(operation, _build(params, arguments), deadline)
+            answer = self._resolver.call(operation, _build(params, arguments), deadline)
         except KmsplugError as error:
             error.add(operation=wire, keystore=self.name, key_id=arguments.get("key_id"))
-            if error.outcome is Outcome.UNKNOWN:
-                error.add(idempotency_key=change)  # `Keystore.reconcile` may tell later
             if isinstance(error, _ENDS_DATA_KEYS):
                 self.forget_data_keys()
             raise
@@ -122,7 +122,7 @@ class Calls:
                 f"the driver answered {wire} with {what}",
                 outcome=Outcome.NOT_APPLIED,
                 operation=wire,
-                plugin=self._plugin.name,
+                plugin=self._native.plugin.name,
                 keystore=self.name,
             )
 

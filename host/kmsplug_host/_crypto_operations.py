@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from kmsplug_protocol import (
     BatchParams,
@@ -43,7 +43,7 @@ from kmsplug_protocol import (
 
 from ._calls import Calls
 from ._deadline import Deadline
-from .errors import InvalidArgument
+from .errors import InvalidArgument, UnsupportedOperation
 
 
 class CryptoOperations(Calls):
@@ -307,8 +307,22 @@ class CryptoOperations(Calls):
             key_version=key_version,
         )
 
-    def random(self, length_bytes: int, *, timeout: float | None = None) -> RandomResult:
-        """Return random bytes of the provider: ``.data``, or ``bytes(result)``."""
+    def random(
+        self,
+        length_bytes: int,
+        *,
+        source: Literal["any", "keystore"] = "any",
+        timeout: float | None = None,
+    ) -> RandomResult:
+        """Return random bytes: ``.data``, or ``bytes(result)``.
+
+        Args:
+            length_bytes: How many.
+            source: ``keystore`` takes the provider's only; else the host's stand in where it offers none.
+            timeout: Seconds.
+        """
+        if source == "keystore" and self._resolver.offer("crypto.random").how != "native":
+            raise UnsupportedOperation("this keystore's provider offers no random bytes")
         result = self._call("crypto.random", RandomParams, RandomResult, timeout, length_bytes=length_bytes)
         self._require(len(result) == length_bytes, "crypto.random", "another number of bytes than asked for")
         return result

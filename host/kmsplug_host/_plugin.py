@@ -94,6 +94,11 @@ class Plugin:
             raise PluginUnavailable(self._closed or "the driver has never been ready", plugin=self.name)
         return opened
 
+    @property
+    def found(self) -> Opened | None:
+        """What the handshake told; None: it never became ready."""
+        return self._fleet.opened
+
     def offers(self, operation: Operation) -> bool:
         """Tell whether the driver promises an operation."""
         opened = self._fleet.opened

@@ -7,6 +7,7 @@ from typing import Final
 
 from ._deadline import Deadline
 from ._fleet import Fleet
+from ._handshake import Opened
 from ._launch import PluginSpec
 from ._plugin import Plugin
 from ._supervisor import run_together
@@ -63,6 +64,13 @@ class Changeover:
                 with contextlib.nullcontext() if all_ready else contextlib.suppress(KmsplugError):
                     plugin.wait_ready(deadline)
             on_failure.pop_all()
+
+    def opened(self, name: str) -> Opened | None:
+        """Return what the handshake of a plugin's new processes told, if there are any and one is ready."""
+        for plugin, fleet in self._prepared:
+            if plugin.name == name:
+                return fleet.opened
+        return next((plugin.found for plugin in self._added if plugin.name == name), None)
 
     def commit(self) -> dict[str, Plugin]:
         """Let the new processes do the work, and return all plugins by name."""

@@ -23,6 +23,7 @@ from ._plugin import Plugin
 from ._redaction import Redactor
 from ._reload import Changeover
 from ._replica import START_DEADLINE_S
+from ._resolver import is_allowed, unmet
 from ._status import PluginStatus
 from ._supervisor import Supervisor, run_together
 from .config import Source as SettingsSource
@@ -43,6 +44,7 @@ from .shims.envelope_types import (
     Source,
     Unseal,
 )
+from .shims.registry import ENVELOPE
 
 _DRAIN_S: Final = 4.0  # for calls in flight, then for a driver to end by itself
 _LINGER_S: Final = 1.0  # for calls on a removed plugin that began while their keystore moved to another one
@@ -315,6 +317,11 @@ class Host:
         specs = prepare_plugins(settings, _plugins_of(settings, self._wanted), self._redactor)
         change = Changeover(self._plugins, specs, self._make)
         change.prepare(Deadline.after(START_DEADLINE_S), all_ready=all_ready)
+        try:
+            _check_requirements(settings, change)
+        except ConfigurationError:
+            change.undo()
+            raise
         with self._changing:
             closed = self._closed
             if not closed:
@@ -370,7 +377,11 @@ class Host:
         min_generation: int | None,
         timeout: float | None,
     ) -> envelope_open.Request:
-        keystores = [keystore for keystore in self._keystores.values() if keystore.settings.auto_decrypt]
+        keystores = [
+            keystore
+            for keystore in self._keystores.values()
+            if keystore.settings.auto_decrypt and is_allowed(keystore.settings, ENVELOPE)
+        ]
         if timeout is not None:
             deadline = caller_deadline(timeout)
         else:
@@ -401,6 +412,16 @@ def version() -> str:
         return distribution_version("kmsplug")
     except PackageNotFoundError:  # a source tree on the path, not installed
         return "0"
+
+
+def _check_requirements(source: SettingsSource, change: Changeover) -> None:
+    """Refuse to open a keystore that will not get what it requires."""
+    for name, keystore in source.settings.all_keystores().items():
+        opened = change.opened(keystore.plugin)
+        for reason in () if opened is None else unmet(opened.capabilities, keystore):
+            raise ConfigurationError(
+                f"{source.name}: keystores.{name}.require: {reason}", keystore=name, plugin=keystore.plugin
+            )
 
 
 def _plugins_of(source: SettingsSource, keystores: Collection[str] | None) -> set[str]:

@@ -10,7 +10,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from kmsplug_protocol import KEYSTORE_API, KeyAlgorithm
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import ConfigurationError
 
@@ -18,6 +27,31 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,
 _Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$")]
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # as the system takes it for a program
+
+_SHIMS: Final = (
+    "aad", "alias", "datakey", "digest", "envelope", "lifecycle", "random", "reencrypt", "tags", "verify",
+    "versioning", "wrap",
+)  # fmt: skip
+
+
+def _demand(text: str) -> str:
+    """Check ``OPERATION`` or ``OPERATION:KEY_ALGORITHM``."""
+    wire, colon, algorithm = text.partition(":")
+    if wire not in {operation.wire for operation in KEYSTORE_API}:
+        raise ValueError(f"there is no operation {wire!r}")
+    if colon and algorithm not in set(KeyAlgorithm):
+        raise ValueError(f"there is no key algorithm {algorithm!r}")
+    return text
+
+
+def _shim(name: str) -> str:
+    if name not in _SHIMS:
+        raise ValueError(f"there is no shim {name!r}, but {', '.join(_SHIMS)}")
+    return name
+
+
+_Demand = Annotated[str, AfterValidator(_demand)]
+_ShimName = Annotated[str, AfterValidator(_shim)]
 
 # They load code into a process, or write its secrets somewhere.
 _REFUSED: Final = frozenset({
@@ -210,6 +244,8 @@ class KeystoreSettings(_Table):
         identity: Overrides the identity that the driver reports.
         suite: ``auto``: what is small is encrypted by the provider where it binds a context; or never.
         data_key_cache: How long data keys are used again; default: each encrypts one message.
+        require: Operations without which it does not open, as ``crypto.sign`` or ``crypto.sign:EC_P256``.
+        shims: Whether the host may do what the provider lacks: ``allow``, ``forbid``, or by which shims only.
         attempt_timeout_s: Seconds that one attempt of a call may take; default: a third of its deadline.
         max_in_flight: Calls at once.
         max_queued: Calls that may wait for a place; further ones are refused.
@@ -226,6 +262,8 @@ class KeystoreSettings(_Table):
     identity: str | None = Field(default=None, min_length=1, max_length=256)
     suite: Literal["auto", "cobblestone-256"] = "auto"
     data_key_cache: DataKeySettings | None = None
+    require: list[_Demand] = []
+    shims: Literal["allow", "forbid"] | list[_ShimName] = "allow"
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
     max_in_flight: int = Field(default=64, ge=1)
     max_queued: int = Field(default=1024, ge=0)

@@ -1,20 +1,17 @@
 """A keystore as applications hold it: every operation of the protocol, and an envelope around data."""
 
-import threading
 from collections.abc import Mapping
-from typing import Final
 
-from kmsplug_protocol import Capability, Key, KeyAlgorithm
+from kmsplug_protocol import KEYSTORE_API, Capability, Key, KeyAlgorithm
 
 from ._deadline import Deadline
 from ._envelope_operations import EnvelopeOperations
 from ._key_operations import KeyOperations
 from ._plugin import Plugin
+from ._resolver import Offer
 from .config import KeystoreSettings
 from .errors import InvalidArgument
 from .shims.envelope_format import check_context
-
-_MAX_DESCRIBED: Final = 4096  # keys whose unchanging description is remembered
 
 
 class Keystore(KeyOperations, EnvelopeOperations):
@@ -28,16 +25,11 @@ class Keystore(KeyOperations, EnvelopeOperations):
     def __init__(self, name: str, settings: KeystoreSettings, plugin: Plugin) -> None:
         super().__init__(name, settings, plugin)
         self.settings = settings
-        self._described: dict[str, Key] = {}
-        self._proven: set[str] = set()
-        self._lock = threading.Lock()
 
     def rebind(self, settings: KeystoreSettings, plugin: Plugin) -> None:
         """Go on under other settings, maybe on another plugin. Nothing learnt about the keys is kept."""
-        with self._lock:
-            self.settings, self._plugin = settings, plugin
-            self._described, self._proven = {}, set()
-            self.resilience.rebind(settings, plugin)
+        self.settings = settings
+        self._native.rebind(settings, plugin)
         self.rebind_data_keys(settings)
 
     def close(self) -> None:
@@ -48,18 +40,18 @@ class Keystore(KeyOperations, EnvelopeOperations):
     def forget_data_keys(self) -> None:
         """Use no data key from before now, and no description either: an alias may name another key."""
         super().forget_data_keys()
-        self._described.clear()
+        self._native.forget_descriptions()
 
     def remove(self) -> None:
         """Refuse every call from now on: the configuration names this keystore no more."""
-        self._plugin = self._plugin.refusing(f"the keystore {self.name!r} was removed by a reload")
-        self.resilience.rebind(self.settings, self._plugin)
+        refusing = self._native.plugin.refusing(f"the keystore {self.name!r} was removed by a reload")
+        self._native.rebind(self.settings, refusing)
         self.close()
 
     @property
     def identity(self) -> str:
         """Stable identity, the same for every host; it stands in envelopes, the name does not."""
-        return self.settings.identity or self._plugin.opened.identity
+        return self._native.identity
 
     @property
     def accepts_public_key_wrap(self) -> bool:
@@ -78,19 +70,34 @@ class Keystore(KeyOperations, EnvelopeOperations):
 
     @property
     def capabilities(self) -> tuple[Capability, ...]:
-        """What the driver promises, as probed."""
-        return self._plugin.opened.capabilities
+        """What the driver promises, as probed, without what was found to be untrue."""
+        return self._native.rows.all
+
+    def can_do(self, operation: str, key_id: str | None = None, *, timeout: float | None = None) -> Offer:
+        """Tell who would do an operation: the provider, a shim of the host, or nobody, and why.
+
+        Args:
+            operation: Its wire name, as ``crypto.sign``.
+            key_id: With this key; default: with any.
+            timeout: Seconds.
+
+        Returns:
+            An `Offer`, which is true where anybody does it.
+
+        Raises:
+            InvalidArgument: There is no such operation.
+            KeyNotFound: No such key.
+        """
+        if operation not in {each.wire for each in KEYSTORE_API}:
+            raise InvalidArgument(f"there is no operation {operation!r}", path="operation")
+        if key_id is None:
+            return self._resolver.offer(operation)
+        key = self.describe(key_id, self.deadline(timeout))
+        return self._resolver.offer(operation, key.algorithm)
 
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return a key's description for what never changes: its canonical id, algorithm, protection."""
-        key = self._described.get(key_id)
-        if key is None:
-            key = self.get_key(key_id, timeout=deadline.remaining_s())
-            with self._lock:
-                if len(self._described) >= _MAX_DESCRIBED:
-                    self._described.clear()
-                self._described[key_id] = key
-        return key
+        return self._native.describe(key_id, deadline)
 
     def wrap_row(
         self,
@@ -98,20 +105,25 @@ class Keystore(KeyOperations, EnvelopeOperations):
         *,
         key_algorithm: KeyAlgorithm | None = None,
         wrap_algorithm: str | None = None,
+        key_id: str | None = None,
     ) -> Capability | None:
-        """Return the capability row by which a data key is wrapped or unwrapped, if there is one."""
-        for row in self.capabilities:
-            if row.operation != operation or row.wrap_algorithm is None:
-                continue
-            if key_algorithm is not None and row.key_algorithm is not key_algorithm:
-                continue
-            if wrap_algorithm is None or row.wrap_algorithm == wrap_algorithm:
-                return row
-        return None
+        """Return the capability row by which a data key is wrapped or unwrapped, if there is one.
+
+        Args:
+            operation: ``crypto.encrypt`` or ``crypto.decrypt``.
+            key_algorithm: Of the key; or
+            wrap_algorithm: by which a data key was wrapped,
+            key_id: by this key, which is looked at only where rows of that name differ.
+        """
+        rows = self._native.rows.wraps(operation, key_algorithm, wrap_algorithm)
+        if len(rows) > 1 and key_id is not None:
+            algorithm = self.describe(key_id, self.deadline(None)).algorithm
+            rows = self._native.rows.wraps(operation, algorithm, wrap_algorithm)
+        return rows[0] if rows else None
 
     def owns(self, key_id: str) -> bool:
         """Tell whether a key id lies in this keystore's own namespace."""
-        return key_id.startswith(self._plugin.opened.key_namespace)
+        return key_id.startswith(self._native.plugin.opened.key_namespace)
 
     def merge_context(self, context: Mapping[str, str]) -> dict[str, str]:
         """Return *context* with the keystore's own entries.
@@ -128,8 +140,8 @@ class Keystore(KeyOperations, EnvelopeOperations):
 
     def is_proven(self, wrap_algorithm: str) -> bool:
         """Tell whether this keystore was seen to refuse other associated data."""
-        return wrap_algorithm in self._proven
+        return wrap_algorithm in self._native.proven
 
     def set_proven(self, wrap_algorithm: str) -> None:
         """Remember that it was."""
-        self._proven.add(wrap_algorithm)
+        self._native.proven.add(wrap_algorithm)

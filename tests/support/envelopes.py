@@ -87,6 +87,7 @@ class MemoryKeystore:
         *,
         key_algorithm: KeyAlgorithm | None = None,
         wrap_algorithm: str | None = None,
+        key_id: str | None = None,
     ) -> Capability | None:
         aes = Capability(
             operation=operation,

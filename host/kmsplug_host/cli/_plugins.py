@@ -6,6 +6,7 @@ import typer
 from kmsplug_protocol import KEYSTORE_API
 
 from kmsplug_host._launch import available_drivers
+from kmsplug_host._resolver import Offer
 from kmsplug_host.config import load
 from kmsplug_host.errors import ConfigurationError
 
@@ -43,37 +44,54 @@ def list_(
 
 @app.command("describe")
 def describe(context: typer.Context, name: _Name) -> None:
-    """Show what a plugin offers, operation by operation, with its limits.
+    """Show who does each operation: the provider, a shim of the host, or nobody; with limits and the reason.
 
     Example: kmsplug plugin describe local
     """
     with open_plugin(context, name) as host:
         status = host.plugins()[0]
-        rows = host.keystore(host.keystores()[0]).capabilities
-    offered: dict[str, list[str]] = {}
-    for row in rows:
-        members = row.model_dump(mode="json", exclude_defaults=True, exclude={"operation"})
-        text = " ".join(f"{key}={_short(value)}" for key, value in members.items())
-        offered.setdefault(row.operation, []).append(text)
+        keystore = host.keystore(host.keystores()[0])
+        rows = keystore.capabilities
+        offers = [keystore.can_do(operation.wire) for operation in KEYSTORE_API]
+    facts = {
+        "driver": status.driver,
+        "identity": status.identity,
+        "isolation": status.isolation,
+        "keystore": keystore.name,
+        "shims": keystore.settings.shims,
+    }
     options: Options = context.obj
     if options.json:
         _output.print_json(
             {
                 "name": name,
-                "driver": status.driver,
-                "identity": status.identity,
-                "isolation": status.isolation,
+                **facts,
                 "capabilities": [row.model_dump(mode="json", exclude_defaults=True) for row in rows],
+                "operations": [
+                    {
+                        "operation": offer.operation,
+                        "executed_by": None if offer.how == "no" else offer.how,
+                        "reason": offer.reason,
+                        "shim_algorithms": list(offer.algorithms),
+                    }
+                    for offer in offers
+                ],
             }
         )
         return
-    facts = {"driver": status.driver, "identity": status.identity, "isolation": status.isolation}
     _output.print_fields("Plugin", [("name", name), *facts.items()])
-    table = [
-        (operation.wire, "native" if operation.wire in offered else "no", offered.get(operation.wire, []))
-        for operation in KEYSTORE_API
-    ]
-    _output.print_table("Operations", ["OPERATION", "OFFERED", "LIMITS"], table)
+    table = [(offer.operation, offer.how, _limits(offer), offer.reason or "") for offer in offers]
+    _output.print_table("Operations", ["OPERATION", "OFFERED", "LIMITS", "REASON"], table)
+
+
+def _limits(offer: Offer) -> list[str]:
+    if not offer.rows and offer.algorithms:
+        return [f"key_algorithm={','.join(offer.algorithms)}"]
+    limits = []
+    for row in offer.rows:
+        members = row.model_dump(mode="json", exclude_defaults=True, exclude={"operation"})
+        limits.append(" ".join(f"{key}={_short(value)}" for key, value in members.items()))
+    return limits
 
 
 @app.command("release")

@@ -186,6 +186,11 @@ def native_binding(fixed_bytes: bytes, recipient: Recipient, context: Mapping[st
     return _hash(["kmsplug/v1/native", fixed_bytes, *parts])
 
 
+def user_wrap_binding(keystore: str, key_id: str, algorithm: str, bind: int) -> bytes:
+    """Return what binds a key that a caller wrapped: another label, so that it opens no envelope."""
+    return _hash(["kmsplug/v1/wrap-user", 1, keystore, key_id, algorithm, bind])
+
+
 def provider_arguments(bind: int, label: bytes, context: Mapping[str, str]) -> dict[str, Any]:
     """Return the associated data of a provider call, in the form that *bind* names."""
     if bind == BIND_NOTHING:

@@ -269,7 +269,7 @@ def _allowed(
         return None
     if not keystore.owns(recipient.key_id) or (keys is not None and recipient.key_id not in keys):
         return None
-    row = keystore.wrap_row("crypto.decrypt", wrap_algorithm=recipient.algorithm)
+    row = keystore.wrap_row("crypto.decrypt", wrap_algorithm=recipient.algorithm, key_id=recipient.key_id)
     return row if row is not None and recipient.bind in BINDS[row.associated_data] else None
 
 

@@ -93,6 +93,7 @@ class Wrapping(Protocol):
         *,
         key_algorithm: KeyAlgorithm | None = None,
         wrap_algorithm: str | None = None,
+        key_id: str | None = None,
     ) -> Capability | None:
         """Return the row by which a data key is wrapped or unwrapped."""
 

@@ -1,0 +1,187 @@
+"""Decides for each operation who does it: the provider, a named shim, or nobody, and then says why.
+
+A row that holds for the key and mechanism is native. Without one, the first shim that can stands in, unless
+the keystore forbids it. What neither does goes to the driver all the same, whose refusal is the root cause,
+and the reason why no shim stood in is added to it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kmsplug_protocol import Capability, KeyAlgorithm, Model, Operation
+
+from ._deadline import Deadline
+from ._native import Native
+from ._rows import Rows
+from .config import KeystoreSettings
+from .errors import KmsplugError, PluginUnavailable, PolicyDenied, UnsupportedOperation
+from .shims import registry
+from .shims.shim import Shim
+
+NATIVE: Final = "native"
+NO: Final = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Who does an operation.
+
+    Attributes:
+        operation: Its wire name.
+        how: ``native``, the label of a shim as ``shim:datakey@1``, or ``no``.
+        reason: Why not, or why not natively.
+        rows: The provider's rows of it, with their limits.
+        algorithms: Of the keys with which the shim does it; empty: no key is involved, or any.
+    """
+
+    operation: str
+    how: str
+    reason: str | None = None
+    rows: tuple[Capability, ...] = ()
+    algorithms: tuple[KeyAlgorithm, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.how != NO
+
+
+class Resolver:
+    """Carries out the operations of one keystore.
+
+    Args:
+        native: The keystore as its driver does it.
+    """
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+
+    def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
+        """Carry out an operation.
+
+        Raises:
+            UnsupportedOperation: Neither the provider nor a shim does it; ``hint`` says why.
+            PolicyDenied: A shim could, and this keystore forbids it.
+            KmsplugError: Anything else that went wrong.
+        """
+        shim = self._chosen(operation.wire, params, deadline)
+        if shim is None:
+            try:
+                return self._native.call(operation, params, deadline)
+            except UnsupportedOperation as error:
+                error.hint = error.hint or registry.reason(operation.wire)
+                raise
+        check_allowed(self._native.settings, shim.name, operation.wire, self._native.name)
+        try:
+            answer = shim.run(self._native, params, deadline)
+        except KmsplugError as error:
+            error.add(shim=shim.label)
+            raise
+        return answer.model_copy(update={"executed_by": shim.label})
+
+    def _chosen(self, wire: str, params: Any, deadline: Deadline) -> Shim | None:
+        shims = registry.shims_of(wire)
+        if not shims:
+            return None
+        try:
+            rows = self._native.rows
+        except PluginUnavailable:
+            return None  # the call says so itself
+        offered = rows.of(wire)
+        if offered and not any(_may_stand_in(shim, rows, wire, params) for shim in shims):
+            return None
+        algorithm = None
+        key_id = getattr(params, "key_id", None)
+        if key_id is not None:
+            if not rows.of("key.get"):
+                return None
+            algorithm = self._native.describe(key_id, deadline).algorithm
+        mechanism = getattr(params, "mechanism", None)
+        row = rows.find(wire, algorithm, mechanism)
+        for shim in shims:
+            if shim.algorithms is not None and algorithm not in shim.algorithms:
+                continue
+            if (row is None or shim.takes_over(row, params)) and not shim.lacking(rows, algorithm, mechanism):
+                return shim
+        return None
+
+    def offer(self, wire: str, algorithm: KeyAlgorithm | None = None) -> Offer:
+        """Tell who does an operation, with keys of an algorithm or with any."""
+        return offer(self._native.rows, self._native.settings, wire, algorithm)
+
+
+def offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgorithm | None = None) -> Offer:
+    """Tell who does an operation, with these rows and settings.
+
+    Args:
+        rows: What the provider does.
+        settings: What the keystore's configuration allows.
+        wire: The operation.
+        algorithm: Of the key; default: any.
+    """
+    shims = registry.shims_of(wire)
+    if algorithm is not None or not any(shim.algorithms for shim in shims):
+        return _offer(rows, settings, wire, algorithm)
+    offers = {each: _offer(rows, settings, wire, each) for each in sorted(rows.algorithms())}
+    by_shim = {each: found for each, found in offers.items() if found.how not in (NATIVE, NO)}
+    if own := rows.of(wire):
+        labels = sorted({found.how for found in by_shim.values()})
+        also = f"{', '.join(labels)} with {', '.join(by_shim)}" if by_shim else None
+        return Offer(wire, NATIVE, also, own, tuple(by_shim))
+    if by_shim:
+        first = next(iter(by_shim.values()))
+        return Offer(wire, first.how, first.reason, algorithms=tuple(by_shim))
+    served = (each for each in offers if any(each in (shim.algorithms or ()) for shim in shims))
+    return next((offers[each] for each in served), Offer(wire, NO, registry.reason(wire)))
+
+
+def _offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgorithm | None) -> Offer:
+    own = tuple(row for row in rows.of(wire) if algorithm is None or row.key_algorithm in (None, algorithm))
+    if own:
+        return Offer(wire, NATIVE, rows=own)
+    reason = registry.reason(wire)
+    for shim in registry.shims_of(wire):
+        if shim.algorithms is not None and algorithm not in shim.algorithms:
+            continue
+        lacking = shim.lacking(rows, algorithm, None)
+        if lacking is None and is_allowed(settings, shim.name):
+            return Offer(wire, shim.label, f"made of {shim.needs}")
+        reason = f"{shim.label}: {lacking or 'forbidden by the configuration of this keystore'}"
+    return Offer(wire, NO, reason)
+
+
+def is_allowed(settings: KeystoreSettings, shim: str) -> bool:
+    """Tell whether a keystore's configuration lets a shim stand in."""
+    return settings.shims == "allow" or shim in settings.shims
+
+
+def check_allowed(settings: KeystoreSettings, shim: str, wire: str, keystore: str) -> None:
+    """Refuse a shim that a keystore's configuration forbids.
+
+    Raises:
+        PolicyDenied: It does.
+    """
+    if not is_allowed(settings, shim):
+        raise PolicyDenied(
+            f"the provider does not do {wire} itself, and this keystore forbids the shim {shim!r}",
+            keystore=keystore,
+            hint=f"see shims in [keystores.{keystore}]",
+        )
+
+
+def unmet(capabilities: Iterable[Capability], settings: KeystoreSettings) -> list[str]:
+    """Return what a keystore requires and will not get, a sentence each."""
+    rows, found = Rows(capabilities), []
+    for demand in settings.require:
+        wire, _, algorithm = demand.partition(":")
+        answer = offer(rows, settings, wire, KeyAlgorithm(algorithm) if algorithm else None)
+        if not answer:
+            found.append(f"{demand} is not offered: {answer.reason}")
+    return found
+
+
+def _may_stand_in(shim: Shim, rows: Rows, wire: str, params: Any) -> bool:
+    """Tell whether a shim could be needed although rows promise the operation, whichever key it is."""
+    mechanism = getattr(params, "mechanism", None)
+    if shim.algorithms is not None and not rows.covers(wire, shim.algorithms, mechanism):
+        return shim.lacking(rows, None, mechanism) is None
+    return any(shim.takes_over(row, params) for row in rows.of(wire))

@@ -1,0 +1,62 @@
+"""Shim ``digest@1``: long messages are hashed in the host, and the provider signs the digest. RSA and ECDSA.
+
+Ed25519, HMAC and ML-DSA are no prehashed forms of themselves: a digest would be another signature. The
+reverse, signing a digest with a provider that takes messages only, no host can do.
+"""
+
+import hashlib
+from typing import Any, Final
+
+from kmsplug_protocol import DEFAULT_FRAME_BYTES, Capability, KeyAlgorithm, Mechanism, Result
+
+from kmsplug_host._deadline import Deadline
+from kmsplug_host._rows import Rows
+
+from . import signatures
+from .shim import EC, RSA, Provider, Shim
+
+# base64 makes four bytes of three, and the frame has other members too.
+_FITS_A_FRAME: Final = (DEFAULT_FRAME_BYTES - 16 * 1024) // 4 * 3
+
+
+def _lacking(rows: Rows, algorithm: KeyAlgorithm | None, mechanism: Mechanism | None) -> str | None:
+    row = rows.find("crypto.sign", algorithm, mechanism)
+    if row is None:
+        return "needs crypto.sign for such keys"
+    if mechanism is not None and signatures.hash_name(mechanism) is None:
+        return f"{mechanism} does not begin with a hash"
+    return None
+
+
+def _takes_over(row: Capability, params: Any) -> bool:
+    if params.message is None or (row.mechanism is not None and not signatures.hash_name(row.mechanism)):
+        return False
+    return len(params.message) > min(row.max_input_bytes or _FITS_A_FRAME, _FITS_A_FRAME)
+
+
+def _run(provider: Provider, params: Any, deadline: Deadline) -> Result:
+    wire = "crypto.verify" if hasattr(params, "signature") else "crypto.sign"
+    key = provider.describe(params.key_id, deadline)
+    row = provider.rows.find(wire, key.algorithm, params.mechanism)
+    assert row is not None  # noqa: S101 - it was taken over
+    mechanism = params.mechanism or row.mechanism or signatures.default_mechanism(key.algorithm)
+    name = None if mechanism is None else signatures.hash_name(mechanism)
+    members = {field: getattr(params, field) for field in type(params).model_fields if field != "meta"}
+    members["mechanism"] = mechanism
+    if name is not None:
+        members |= {"message": None, "digest": hashlib.new(name, params.message).digest()}
+    answer: Result = provider.ask(wire, deadline, **members)
+    return answer
+
+
+SHIM: Final = Shim(
+    name="digest",
+    operations=("crypto.sign", "crypto.verify"),
+    algorithms=RSA | EC,
+    needs="crypto.sign that takes a digest",
+    guarantees="the same signature as of the whole message",
+    costs="the provider does not see the message",
+    run=_run,
+    lacking=_lacking,
+    takes_over=_takes_over,
+)

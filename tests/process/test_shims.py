@@ -1,0 +1,173 @@
+"""Shims over real driver processes: the mock with each capability removed in turn, and what is forbidden."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from kmsplug_host import Host, KeyAlgorithm, Keystore
+from kmsplug_host.errors import (
+    ConfigurationError,
+    InvalidCiphertext,
+    KeyUsageMismatch,
+    PolicyDenied,
+    UnsupportedOperation,
+)
+from support.portable import check
+
+FEW = {
+    KeyAlgorithm.AES_256_GCM, KeyAlgorithm.AES_256_KW, KeyAlgorithm.EC_P256, KeyAlgorithm.ED25519,
+    KeyAlgorithm.HMAC_SHA_256, KeyAlgorithm.X25519, KeyAlgorithm.ML_KEM_768,
+}  # fmt: skip
+
+
+@contextmanager
+def mock(*gaps: dict[str, Any], **keystore: Any) -> Iterator[Keystore]:
+    """Open a mock that lacks something."""
+    settings = {
+        "plugins": {"mock": {"driver": "mock", "config": {"scenario": {"gap": list(gaps)}}}},
+        "keystores": {"main": {"plugin": "mock", "allow_raw": True, **keystore}},
+    }
+    with Host.open(settings) as host:
+        yield host.keystore("main")
+
+
+def gap(*operations: str, **limits: Any) -> dict[str, Any]:
+    return {"operations": list(operations), **limits}
+
+
+def test_what_the_provider_does_is_native() -> None:
+    with mock(accept_public_key_wrap=True) as keystore:
+        seen = check(keystore)
+
+    wrapping = {"native", "shim:wrap@1"}  # AES keys that encrypt wrap by the shim
+    assert seen["crypto.wrap_key"] == seen["crypto.unwrap_key"] == wrapping
+    assert seen["crypto.encrypt"] == {"native", "shim:envelope@1"}
+    assert seen["crypto.sign"] == {"native", "shim:digest@1"}
+    others = {
+        wire: how for wire, how in seen.items() if not wire.startswith(("crypto.wrap", "crypto.unwrap"))
+    }
+    assert all(how <= {"native", "refused"} for wire, how in others.items() if wire not in (
+        "crypto.encrypt", "crypto.sign"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lost", "label"),
+    [
+        ("crypto.generate_data_key", "shim:datakey@1"),
+        ("crypto.wrap_key", "shim:wrap@1"),
+        ("crypto.unwrap_key", "shim:wrap@1"),
+        ("crypto.reencrypt", "shim:reencrypt@1"),
+        ("crypto.verify", "shim:verify@1"),
+        ("crypto.random", "shim:random@1"),
+    ],
+)
+def test_a_capability_that_is_lost_is_done_by_its_shim_or_refused(lost: str, label: str) -> None:
+    with mock(gap(lost)) as keystore:
+        assert label in check(keystore, algorithms=FEW, rotations=1)[lost]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "crypto.encrypt", "crypto.decrypt", "crypto.sign", "crypto.mac", "crypto.verify_mac", "crypto.batch",
+        "crypto.encapsulate", "crypto.decapsulate", "crypto.derive", "key.purge", "key.backup",
+        "key.get_public_key", "key.get_import_parameters", "key.import",
+    ],
+)  # fmt: skip
+def test_what_is_never_shimmed_is_refused_with_the_reason(lost: str) -> None:
+    with mock(gap(lost)) as keystore:
+        assert "refused" in check(keystore, algorithms=FEW, rotations=1)[lost]
+
+
+def test_with_shims_forbidden_nothing_stands_in() -> None:
+    with mock(gap("crypto.generate_data_key", "crypto.verify", "crypto.random"), shims="forbid") as keystore:
+        seen = check(keystore, algorithms=FEW, rotations=1)
+
+        key = keystore.create_key("AES_256_GCM")
+        with pytest.raises(PolicyDenied, match="envelope"):
+            keystore.encrypt(key.key_id, b"data")
+
+    assert {how for hows in seen.values() for how in hows} == {"native", "refused"}
+
+
+def test_a_keystore_may_allow_some_shims_only() -> None:
+    with mock(gap("crypto.generate_data_key", "crypto.random"), shims=["datakey"]) as keystore:
+        key = keystore.create_key("AES_256_GCM")
+
+        assert keystore.generate_data_key(key.key_id).executed_by == "shim:datakey@1"
+        with pytest.raises(PolicyDenied, match="'random'") as caught:
+            keystore.random(16)
+    assert "[keystores.main]" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("require", "shims", "opens"),
+    [
+        (["crypto.random"], "allow", True),
+        (["crypto.random"], "forbid", False),
+        (["crypto.generate_data_key:AES_256_GCM"], "allow", True),
+        (["crypto.generate_data_key:AES_256_GCM"], ["random"], False),
+        (["crypto.generate_data_key:ED25519"], "allow", False),
+        (["crypto.mac"], "allow", False),
+        (["crypto.encrypt:RSA_2048", "crypto.sign"], "forbid", True),
+    ],
+)
+def test_what_is_required_and_not_offered_is_told_at_open(
+    require: list[str], shims: Any, opens: bool
+) -> None:
+    gaps = gap("crypto.random", "crypto.generate_data_key", "crypto.mac")
+    if opens:
+        with mock(gaps, require=require, shims=shims) as keystore:
+            assert all(keystore.can_do(each.partition(":")[0]) for each in require)
+        return
+
+    with pytest.raises(ConfigurationError) as caught, mock(gaps, require=require, shims=shims):
+        pass
+
+    assert "keystores.main.require" in str(caught.value)
+    assert require[0].partition(":")[0] in str(caught.value)
+
+
+def test_a_wrapped_key_is_neither_data_nor_a_data_key() -> None:
+    with mock(gap("crypto.wrap_key", "crypto.unwrap_key")) as keystore:
+        key = keystore.create_key("AES_256_GCM")
+        wrapped = keystore.wrap_key(key.key_id, b"k" * 32).wrapped_key
+        data = keystore.encrypt(key.key_id, b"k" * 32, format="raw").ciphertext
+
+        for strange in (wrapped, wrapped[4:]):
+            with pytest.raises(InvalidCiphertext):
+                keystore.decrypt(strange, key_id=key.key_id, format="raw")
+        for strange in (data, wrapped[:4] + data, wrapped[:-1], b"", b"KPW\x01"):
+            with pytest.raises((InvalidCiphertext, UnsupportedOperation)):
+                keystore.unwrap_key(key.key_id, strange)
+        with pytest.raises(KeyUsageMismatch):
+            keystore.wrap_key(keystore.create_key("RSA_2048", usage="SIGN_VERIFY").key_id, b"k" * 16)
+
+
+def test_keys_that_bind_nothing_wrap_nothing() -> None:
+    unbound = gap("crypto.encrypt", "crypto.decrypt", associated_data="none")
+    with mock(gap("crypto.wrap_key"), unbound) as keystore:
+        key = keystore.create_key("AES_256_GCM")
+
+        with pytest.raises(UnsupportedOperation):
+            keystore.wrap_key(key.key_id, b"k" * 32)
+        with pytest.raises(UnsupportedOperation, match="associated data") as caught:
+            keystore.encrypt(key.key_id, b"x", format="raw", associated_data=b"beside")
+        assert "envelope" in str(caught.value.hint)
+        assert keystore.can_do("crypto.wrap_key", key.key_id).reason == (
+            "shim:wrap@1: the keys authenticate no associated data, "
+            "so that nothing would tell a wrapped key from data"
+        )
+
+
+def test_who_does_what_is_told_for_a_key_and_for_any() -> None:
+    with mock(gap("crypto.generate_data_key", "crypto.mac")) as keystore:
+        signing = keystore.create_key("ED25519")
+
+        assert keystore.can_do("crypto.sign", signing.key_id).how == "native"
+        assert not keystore.can_do("crypto.generate_data_key", signing.key_id)
+        assert keystore.can_do("crypto.generate_data_key").how == "shim:datakey@1"
+        refused = keystore.can_do("crypto.mac")
+    assert not refused
+    assert "a MAC is never shimmed" in str(refused.reason)
