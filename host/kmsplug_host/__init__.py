@@ -19,6 +19,7 @@ from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
 from .keystore import Keystore
 from .resilience import BreakerState, KeystoreStats
+from .shims.envelope_inspect import Inspection, inspect_envelope
 from .shims.envelope_types import Context, KeyHandle, Opened, Rewrap, Rewrapped, Seal, Sealed, Unseal
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Context",
     "Health",
     "Host",
+    "Inspection",
     "Isolation",
     "KeyAlgorithm",
     "KeyHandle",
@@ -52,6 +54,7 @@ __all__ = [
     "Sealed",
     "Unseal",
     "errors",
+    "inspect_envelope",
 ]
 
 # A library does not print: what the plugins log appears when the application configures logging.

@@ -14,6 +14,7 @@ from . import (
     _conformance,
     _data,
     _doctor,
+    _envelope,
     _explain,
     _health,
     _key_import,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(_keys.app, name="key")
 app.add_typer(_plugins.app, name="plugin")
+app.add_typer(_envelope.app, name="envelope")
 _keys.app.command("rotate")(_key_lifecycle.rotate)
 _keys.app.command("enable")(_key_lifecycle.enable)
 _keys.app.command("disable")(_key_lifecycle.disable)

@@ -1,32 +1,31 @@
 """``kmsplug encrypt`` and ``kmsplug decrypt``."""
 
-import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from kmsplug_host.client import Host
-from kmsplug_host.errors import InvalidArgument
-from kmsplug_host.shims.envelope_types import Context, Seal, Unseal
+from kmsplug_host.shims.envelope_types import Seal, Unseal
 
 from . import _output
 from ._config import Options, find_config
 from ._files import STDIO, check_output, open_input, open_output, progress_bar
 from ._host import open_for
-from ._parameters import In, KeystoreName, Out, pair
-
-_ContextEntries = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--context", metavar="KEY=VALUE", help="Encryption context: authenticated, not secret. Repeatable."
-    ),
-]
-_ContextFile = Annotated[
-    Path | None, typer.Option("--context-file", help="Encryption context: a JSON object of strings.")
-]
+from ._parameters import (
+    ContextEntries,
+    ContextFile,
+    ContextFromHeader,
+    In,
+    KeystoreName,
+    MixedStrength,
+    Out,
+    handle,
+    key_of,
+    opening_context,
+    read_context,
+)
 
 
 def encrypt(
@@ -35,19 +34,27 @@ def encrypt(
     keystore: KeystoreName = None,
     source: In = STDIO,
     target: Out = STDIO,
-    entries: _ContextEntries = None,
-    context_file: _ContextFile = None,
+    entries: ContextEntries = None,
+    context_file: ContextFile = None,
     store_context: Annotated[
         bool, typer.Option("--store-context", help="Write the context into the file, readable for anybody.")
     ] = False,
+    recipients: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipient", metavar="KEYSTORE/KEY_ID", help="A further key that can open it. Repeatable."
+        ),
+    ] = None,
+    mixed: MixedStrength = False,
 ) -> None:
     """Encrypt a file or a pipe.
 
     Example: kmsplug encrypt --key KEY_ID --context tenant=acme --in report.pdf --out report.pdf.sealed
     """
-    encryption_context = _read_context(entries, context_file)
+    encryption_context = read_context(entries, context_file)
+    others = [key_of(each, "--recipient")[0] for each in recipients or []]
     check_output(context, target)
-    host, name = open_for(context, keystore)
+    host, name = open_for(context, keystore, *others)
     with (
         host,
         open_input(source) as (stream, length),
@@ -60,6 +67,8 @@ def encrypt(
             sink,
             context=encryption_context,
             store_context=store_context,
+            recipients=[handle(host, each, "--recipient") for each in recipients or []],
+            require_same_strength=not mixed,
             progress=progress,
         )
     _tell(context, facts, target)
@@ -75,21 +84,19 @@ def decrypt(
     ] = None,
     source: In = STDIO,
     target: Out = STDIO,
-    entries: _ContextEntries = None,
-    context_file: _ContextFile = None,
-    context_from_header: Annotated[
-        bool, typer.Option("--context-from-header", help="Use the context that the file stores, and show it.")
-    ] = False,
+    entries: ContextEntries = None,
+    context_file: ContextFile = None,
+    context_from_header: ContextFromHeader = False,
+    min_generation: Annotated[
+        int | None,
+        typer.Option("--min-generation", metavar="N", help="Refuse an older header, of a lower generation."),
+    ] = None,
 ) -> None:
     """Decrypt a file or a pipe. The ciphertext names its keystore and key.
 
     Example: kmsplug decrypt --context tenant=acme --in report.pdf.sealed --out report.pdf
     """
-    given: Any = _read_context(entries, context_file)
-    if context_from_header:
-        if given:
-            raise InvalidArgument("give either a context or --context-from-header")
-        given = Context.FROM_HEADER
+    given = opening_context(entries, context_file, from_header=context_from_header)
     check_output(context, target)
     if keystore is None:
         host = Host.open(find_config(context.obj))
@@ -103,31 +110,14 @@ def decrypt(
     ):
         if keystore is None:
             keys = None if key is None else [key]
-            facts = host.decrypt_stream(stream, sink, context=given, keys=keys, progress=progress)
+            facts = host.decrypt_stream(
+                stream, sink, context=given, keys=keys, min_generation=min_generation, progress=progress
+            )
         else:
             facts = host.keystore(keystore).decrypt_stream(
-                stream, sink, context=given, key_id=key, progress=progress
+                stream, sink, context=given, key_id=key, min_generation=min_generation, progress=progress
             )
     _tell(context, facts, target)
-
-
-def _read_context(entries: list[str] | None, file: Path | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if file is not None:
-        try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InvalidArgument(f"{file}: {error.strerror}") from None
-        except ValueError:
-            raise InvalidArgument(f"{file}: expected a JSON object of strings") from None
-        if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
-            raise InvalidArgument(f"{file}: expected a JSON object of strings")
-        found.update(document)
-    for entry in entries or []:
-        key, value = pair(entry, "--context")
-        if found.setdefault(key, value) != value:
-            raise InvalidArgument(f"the context entry {key!r} is given twice")
-    return found
 
 
 def _tell(context: typer.Context, facts: Seal | Unseal, target: str) -> None:

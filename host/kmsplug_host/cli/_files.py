@@ -86,7 +86,7 @@ def read_up_to(stream: Source, most: int) -> bytes:
 
 
 @contextlib.contextmanager
-def open_output(name: str, *, private: bool) -> Iterator[Sink]:
+def open_output(name: str, *, private: bool, mode: int | None = None) -> Iterator[Sink]:
     """Open a file or stdout for writing.
 
     A regular file is written under a temporary name beside it and renamed when everything is on disk;
@@ -95,6 +95,7 @@ def open_output(name: str, *, private: bool) -> Iterator[Sink]:
     Args:
         name: A path, or ``-``.
         private: Make the file readable for its owner only.
+        mode: Give it these permissions instead.
     """
     if name == STDIO:
         yield sys.stdout.buffer
@@ -113,11 +114,14 @@ def open_output(name: str, *, private: bool) -> Iterator[Sink]:
         raise InvalidArgument(f"{name}: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            if not private:
+            if mode is not None:
+                os.fchmod(descriptor, stat.S_IMODE(mode))
+            elif not private:
                 os.fchmod(descriptor, 0o666 & ~_umask())
             yield file
             os.fsync(descriptor)
         os.replace(temporary, path)  # noqa: PTH105 - two names of one file, no object needed
+        _sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108
@@ -175,6 +179,16 @@ def progress_bar(label: str, total: int | None) -> Iterator[Progress | None]:
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name on disk as well, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:

@@ -18,12 +18,13 @@ from ._config import Options, find_config
 _FIRST = ("key_id", "name", "algorithm", "usage", "state", "key_version")
 
 
-def open_for(context: typer.Context, keystore: str | None) -> tuple[Host, str]:
+def open_for(context: typer.Context, keystore: str | None, *others: str) -> tuple[Host, str]:
     """Start what one keystore needs, and return the host and the keystore's name.
 
     Args:
         context: Of the command; carries the global options.
         keystore: What ``--keystore`` said; default: the only keystore there is.
+        others: Further keystores that are needed.
 
     Raises:
         ConfigurationError: There is no such keystore, or several and none was named.
@@ -37,7 +38,7 @@ def open_for(context: typer.Context, keystore: str | None) -> tuple[Host, str]:
                 f"{path} has several keystores, name one with --keystore: {', '.join(names)}"
             )
         keystore = names[0]
-    return Host.open(path, keystores=[keystore]), keystore
+    return Host.open(path, keystores=[keystore, *others]), keystore
 
 
 @contextlib.contextmanager
