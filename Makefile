@@ -23,7 +23,8 @@ test: $(VENV)/.dev $(VENV)/.system ## set up what the tests need and run them al
 
 soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods, an outage of 30 s
 	@KMSPLUG_SOAK=1 $(BIN)/python -m pytest -o faulthandler_timeout=600 \
-	tests/chaos tests/fuzz tests/zoo tests/process/test_resilience_provider.py
+	tests/chaos tests/fuzz tests/zoo tests/process/test_resilience_provider.py \
+	tests/unit/host/test_envelope_properties.py tests/cli/test_envelope_large.py
 
 lint: $(VENV)/.dev ## style and import directions
 	@$(BIN)/ruff check .
@@ -42,9 +43,10 @@ conformance: $(VENV)/.runtime ## run the conformance core on the drivers that ne
 	$(BIN)/kmsplug conformance --config "$$tmp/local.toml" -- $(BIN)/python -m kmsplug_plugins.local; \
 	status=$$?; rm -rf "$$tmp"; exit $$status
 
-bench: $(VENV)/.bench ## what a call costs, beside Python gRPC and the MCP SDK (an environment of its own)
+bench: $(VENV)/.bench ## what a call and an envelope cost, beside others that do the same (an environment of its own)
 	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
 	@$(VENV)/bench/bin/python benchmarks/recovery.py
+	@$(VENV)/bench/bin/python benchmarks/envelope.py
 
 docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, errors.md, the asynchronous methods
 	@$(BIN)/python -m kmsplug_protocol.schema protocol

@@ -24,7 +24,7 @@ from .errors import (
     ProtocolViolation,
 )
 from .resilience import Resilience
-from .shims.data_keys import DataKeys
+from .shims.data_keys import Check, DataKeys
 
 _ResultT = TypeVar("_ResultT", bound=Model)
 
@@ -77,6 +77,14 @@ class Calls:
         """Use no data key any more that was made or unwrapped before now."""
         self.data_keys.forget()
         self.opened_keys.forget()
+
+    def check_data_keys(self, check: Check) -> None:
+        """Have *check* asked with a key's id before a data key that depends on it is used again.
+
+        For states that the provider does not enforce: it raises to refuse, and the data key is forgotten.
+        It is asked every 5 s at most.
+        """
+        self.data_keys.check = self.opened_keys.check = check
 
     def rebind_data_keys(self, settings: KeystoreSettings) -> None:
         """Go on under other settings, with none."""

@@ -332,12 +332,11 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
             Conflict: It is of another generation.
             InvalidArgument: Nobody would be left, or more than 16, or a recipient to be removed is not there.
         """
-        ciphertext = _as_bytes("ciphertext", ciphertext)
         change = envelope_recipients.Change(
             tuple(add), tuple(remove), expect_generation, require_same_strength
         )
         request = self._opening(context, None, tenant, None, timeout)
-        return envelope_recipients.rewrap_bytes(memoryview(ciphertext), request, change)
+        return envelope_recipients.rewrap_bytes(view_of(ciphertext), request, change)
 
     def rewrap_stream(
         self,
@@ -389,7 +388,16 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
 
 def open_bytes(ciphertext: bytes, request: envelope_open.Request) -> Opened:
     """Open an envelope that is in memory."""
-    return envelope_open.open_bytes(memoryview(_as_bytes("ciphertext", ciphertext)), request)
+    return envelope_open.open_bytes(view_of(ciphertext), request)
+
+
+def view_of(ciphertext: bytes) -> memoryview:
+    """Return an envelope as what can be cut without copying.
+
+    Raises:
+        InvalidArgument: It is not bytes.
+    """
+    return memoryview(_as_bytes("ciphertext", ciphertext))
 
 
 def _as_bytes(name: str, value: Any) -> bytes:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ._deadline import Deadline, caller_deadline
-from ._envelope_operations import open_bytes
+from ._envelope_operations import open_bytes, view_of
 from ._events import Events, PluginEvent
 from ._launch import PluginSpec, prepare_plugins
 from ._plugin import Plugin
@@ -262,7 +262,7 @@ class Host:
         """Replace who can open an envelope, opening it as `decrypt` does. See `Keystore.rewrap`."""
         change = envelope_recipients.Change(add, remove, expect_generation, require_same_strength)
         request = self._opening(context, None, tenant, None, timeout)
-        return envelope_recipients.rewrap_bytes(memoryview(ciphertext), request, change)
+        return envelope_recipients.rewrap_bytes(view_of(ciphertext), request, change)
 
     def rewrap_stream(
         self,

@@ -131,6 +131,8 @@ class Keystore(KeyOperations, EnvelopeOperations):
         Raises:
             InvalidArgument: The caller says something else for an entry of the configuration.
         """
+        if not self.settings.context:
+            return dict(context)  # whoever asks has checked it
         for key, value in self.settings.context.items():
             if context.get(key, value) != value:
                 raise InvalidArgument(

@@ -87,7 +87,7 @@ def inspect_envelope(source: bytes | Source) -> Inspection:
         suite=fmt.SUITE_NAMES[header.fixed.suite],
         generation=header.generation,
         tenant=header.fixed.tenant,
-        context=header.fixed.context,
+        context=None if header.fixed.context is None else dict(header.fixed.context),
         recipients=tuple(_facts(recipient) for recipient in header.recipients),
         header_bytes=fmt.PREFIX_BYTES + header.length,
         envelope_id=None if native else read_exactly(stream, cobblestone.SALT_BYTES)[:16].hex(),

@@ -352,3 +352,12 @@ def test_an_unknown_outcome_comes_with_what_to_ask_by(plugin: Answering, keystor
     assert isinstance(params, Params)
     assert caught.value.details["idempotency_key"] == params.change_key
     assert caught.value.details["operation"] == "key.rotate"
+
+
+def test_a_check_of_the_state_is_asked_for_sealing_and_for_opening(keystore: Keystore) -> None:
+    asked: list[str] = []
+
+    keystore.check_data_keys(asked.append)
+
+    assert keystore.data_keys.check is keystore.opened_keys.check
+    assert keystore.data_keys.check is not None
