@@ -3,6 +3,7 @@
 import hashlib
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,22 @@ SIZE = 4 * 2**30 if SOAK else 300 * 2**20
 MOST_RSS = 200 * 10**6
 
 
+# Starts a command and tells its exit status and peak. A process inherits the peak of the one that forked it,
+# which would be all that the tests ever had.
+METER = """
+import os, sys
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)
+"""
+
+
 def peak_rss(folder: Path, *arguments: str) -> int:
     """Run the command and return the most memory that it, or a driver that it started, had at once."""
-    with subprocess.Popen([SCRIPT, *arguments], cwd=folder) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * 1024
+    meter = [sys.executable, "-I", "-S", "-c", METER, SCRIPT, *arguments]
+    done = subprocess.run(meter, cwd=folder, stdout=subprocess.PIPE, check=True)
+    status, peak = map(int, done.stdout.split())
+    assert status == 0
+    return peak
 
 
 def digest(path: Path) -> str:
