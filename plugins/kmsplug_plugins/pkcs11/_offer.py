@@ -1,0 +1,244 @@
+"""What a token is promised to do: the rows of the tables that its list and its answers bear out."""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from kmsplug_protocol import (
+    MAX_RANDOM_BYTES,
+    AssociatedData,
+    Capability,
+    ErrorCode,
+    KeyAlgorithm,
+    KeyUsage,
+    Mechanism,
+    Protection,
+)
+from kmsplug_sdk import DriverError, provides
+from kmsplug_sdk.driver import CapabilityRow
+
+from . import _known_answers, _use
+from ._client import Ckm, KeyType, PKCS11Error, Slot, SlotFlag, Token, TokenFlag
+from ._errors import name_of
+from ._kinds import KINDS, Kind, mechanisms
+from ._profiles import UNKNOWN, Profile
+
+_log: Final = logging.getLogger(__name__)
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+_GCM: Final = (Mechanism.AES_128_GCM, Mechanism.AES_256_GCM)
+_HASH_BYTES: Final = {Mechanism.RSA_OAEP_SHA_1: 20, Mechanism.RSA_OAEP_SHA_256: 32}
+MAX_WRAPPED_BYTES: Final = 4096
+
+_BY_USAGE: Final[Mapping[KeyUsage, tuple[str, ...]]] = {
+    KeyUsage.ENCRYPT_DECRYPT: ("crypto.encrypt", "crypto.decrypt"),
+    KeyUsage.WRAP_UNWRAP: ("crypto.wrap_key", "crypto.unwrap_key"),
+    KeyUsage.SIGN_VERIFY: ("crypto.sign", "crypto.verify"),
+    KeyUsage.GENERATE_VERIFY_MAC: ("crypto.mac", "crypto.verify_mac"),
+    KeyUsage.KEY_AGREEMENT: ("crypto.derive",),
+    KeyUsage.KEY_ENCAPSULATION: ("crypto.encapsulate", "crypto.decapsulate"),
+}
+
+_LEFT_OUT: Final = "the settings leave it out (algorithms)"
+
+# Operations that hold for every key, or for none.
+_ALWAYS: Final = ("key.get", "key.list", "key.validate", "key.reconcile")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What is offered.
+
+    Attributes:
+        profile: What is known of the vendor.
+        protection: Where keys live; None: not known before a token is.
+        kinds: Kinds of key and the mechanisms of each that work.
+        random: Whether the token gives random bytes.
+        reasons: Why a mechanism of a kind is not offered.
+    """
+
+    profile: Profile
+    protection: Protection | None
+    kinds: Mapping[Kind, tuple[Mechanism, ...]]
+    random: bool = True
+    reasons: Mapping[tuple[Kind, Mechanism], str] = field(default_factory=dict)
+
+    def rows(self) -> dict[str, list[CapabilityRow]]:
+        """Return the capability rows of each operation."""
+        found: dict[str, list[CapabilityRow]] = {operation: [{}] for operation in _ALWAYS}
+        where: CapabilityRow = {} if self.protection is None else {"protection": self.protection}
+        for kind, offered in self.kinds.items():
+            create: CapabilityRow = {"key_algorithm": kind.algorithm, "usage": kind.usage, **where}
+            found.setdefault("key.create", []).append(create)
+            if not kind.symmetric:
+                public: CapabilityRow = {"key_algorithm": kind.algorithm}
+                if public not in found.setdefault("key.get_public_key", []):
+                    found["key.get_public_key"].append(public)
+            for operation in _BY_USAGE[kind.usage]:
+                found.setdefault(operation, []).extend(
+                    {**self._row(kind, mechanism), **where} for mechanism in offered
+                )
+        if self.random:
+            found["crypto.random"] = [{"max_input_bytes": MAX_RANDOM_BYTES}]
+        return found
+
+    def capabilities(self) -> tuple[Capability, ...]:
+        """Return the same as the protocol carries it."""
+        return tuple(Capability(operation=name, **row) for name, rows in self.rows().items() for row in rows)
+
+    def choose(self, kind: Kind, wanted: Mechanism | None) -> Mechanism:
+        """Return the mechanism that was asked for, else the default one.
+
+        Raises:
+            DriverError: UNSUPPORTED_OPERATION, with the reason.
+        """
+        offered = self.kinds.get(kind, ())
+        if wanted is None and offered:
+            return offered[0]
+        if wanted in offered:
+            return wanted
+        reason = self.reasons.get((kind, wanted)) if wanted else next(self.why_not(kind), None)
+        raise DriverError(
+            ErrorCode.UNSUPPORTED_OPERATION,
+            f"{kind.algorithm} keys for {kind.usage} are not used {f'by {wanted} ' if wanted else ''}here"
+            + (f": {reason}" if reason else f", but by {', '.join(offered)}" if offered else ""),
+        )
+
+    def max_plaintext(self, kind: Kind, mechanism: Mechanism) -> int:
+        """Return how many bytes one encryption takes."""
+        if mechanism in _GCM:
+            return self.profile.gcm_max_bytes
+        return (kind.size or 0) // 8 - 2 * _HASH_BYTES[mechanism] - 2
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what an operator should know about the token."""
+        said = [f"profile {self.profile.name}: {note}" for note in self.profile.notes]
+        if self.profile.status == "documentation":
+            said.append(
+                f"profile {self.profile.name} is from documentation ({self.profile.source}); nobody tried it"
+            )
+        without: dict[str, list[str]] = {}
+        for (kind, mechanism), reason in self.reasons.items():
+            if reason == _LEFT_OUT:
+                continue
+            without.setdefault(f"{mechanism}: {reason}", []).append(kind.algorithm)
+        said += [f"not offered: {text} ({', '.join(dict.fromkeys(keys))})" for text, keys in without.items()]
+        return tuple(said)
+
+    def why_not(self, kind: Kind) -> Iterator[str]:
+        """Yield the reasons for which a kind of key is not offered."""
+        return (reason for (each, _), reason in self.reasons.items() if each == kind)
+
+    def _row(self, kind: Kind, mechanism: Mechanism) -> CapabilityRow:
+        row: CapabilityRow = {"key_algorithm": kind.algorithm, "mechanism": mechanism}
+        if kind.usage is KeyUsage.WRAP_UNWRAP:
+            row["max_input_bytes"] = MAX_WRAPPED_BYTES
+        if kind.usage is KeyUsage.ENCRYPT_DECRYPT:
+            row["max_input_bytes"] = self.max_plaintext(kind, mechanism)
+            if mechanism in _GCM:
+                row["associated_data"] = AssociatedData.BYTES
+            name = self._name_in_envelopes(mechanism)
+            if name is not None:
+                row["wrap_algorithm"] = name
+        return row
+
+    def _name_in_envelopes(self, mechanism: Mechanism) -> str | None:
+        match mechanism:
+            case Mechanism.AES_256_GCM:
+                # A device's own IV of another length is another layout (SPEC.md 4.4).
+                return None if self.profile.gcm_iv == "appended" else "A256GCM"
+            case Mechanism.RSA_OAEP_SHA_256:
+                return "RSA-OAEP-256"
+            case Mechanism.RSA_OAEP_SHA_1:
+                return "RSA-OAEP"
+            case _:
+                return None  # an envelope's data keys are 32 bytes long: nothing shorter is to protect them
+
+
+EVERYTHING: Final = Offer(UNKNOWN, None, {kind: mechanisms(kind) for kind in KINDS})
+"""What the class declares before a token is known."""
+
+
+def declared(operation: str) -> Callable[[_Method], _Method]:
+    """Declare the rows of one operation, as of `EVERYTHING`."""
+
+    def declare(method: _Method) -> _Method:
+        for row in reversed(_DECLARED[operation]):
+            method = provides(**row)(method)
+        return method
+
+    return declare
+
+
+_DECLARED: Final = EVERYTHING.rows()
+
+
+def offer_of(token: Token, profile: Profile, allowed: Collection[KeyAlgorithm] | None) -> Offer:
+    """Find out what a token can do: read its list, and try what it claims.
+
+    Args:
+        token: The token; somebody is logged in.
+        profile: What is known of its vendor.
+        allowed: The kinds of key that are wanted; None: all.
+
+    Raises:
+        PKCS11Error: The module failed.
+    """
+    slot = token.slot
+    listed: set[Any] = set(slot.get_mechanisms())
+    kinds: dict[Kind, tuple[Mechanism, ...]] = {}
+    reasons: dict[tuple[Kind, Mechanism], str] = {}
+    tried: dict[tuple[Mechanism, bytes | None], str | None] = {}
+    for kind in KINDS:
+        works = []
+        for mechanism in mechanisms(kind):
+            reason = _claimed(slot, listed, kind, mechanism, profile)
+            if allowed is not None and kind.algorithm not in allowed:
+                reason = _LEFT_OUT
+            if reason is None:
+                case = mechanism, kind.curve
+                if case not in tried:
+                    tried[case] = _tried(token, kind, mechanism, profile)
+                reason = tried[case]
+            if reason is None:
+                works.append(mechanism)
+            else:
+                reasons[kind, mechanism] = reason
+        if works:
+            kinds[kind] = tuple(works)
+    return Offer(profile, _protection(token, profile), kinds, bool(token.flags & TokenFlag.RNG), reasons)
+
+
+def _claimed(slot: Slot, listed: set[Any], kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:
+    """Return why the token does not even claim to do something."""
+    if mechanism in profile.withdrawn:
+        return f"the profile {profile.name} says that it does not work"
+    for ckm in (kind.made_by, _use.needed(mechanism, profile)):
+        if ckm not in listed:
+            return f"the token has no CKM_{ckm.name}"
+    if kind.key_type is KeyType.RSA:
+        bounds = slot.get_mechanism_info(Ckm.RSA_PKCS_KEY_PAIR_GEN)
+        longest = bounds.max_key_length or 0
+        if not (bounds.min_key_length or 0) <= (kind.size or 0) <= longest:
+            return f"the token makes RSA keys of {bounds.min_key_length} to {longest} bits"
+    return None
+
+
+def _tried(token: Token, kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:
+    """Try it in a session of its own: whatever a token is in the middle of after an error ends with that."""
+    session = token.open(rw=True)
+    try:
+        return _known_answers.refusal(session, kind, mechanism, profile)
+    finally:
+        try:
+            session.close()
+        except PKCS11Error as error:
+            _log.debug("a session did not close: %s", name_of(error))
+
+
+def _protection(token: Token, profile: Profile) -> Protection:
+    if profile.protection is not None:
+        return profile.protection
+    return Protection.HSM if token.slot.flags & SlotFlag.HW_SLOT else Protection.SOFTWARE

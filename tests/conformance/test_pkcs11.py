@@ -1,0 +1,29 @@
+"""The PKCS#11 driver conforms on each token that can be had here, to what the token was found able to do."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from conformance.drivers import failures, skipped
+from kmsplug_host.conformance import run
+from support.tokens import TOKENS
+
+# One of each: making long RSA keys takes long.
+KINDS = (
+    "AES_256_GCM", "AES_256_KW", "RSA_2048", "EC_P256", "ED25519", "HMAC_SHA_512",
+)  # fmt: skip
+# What depends on the token; the rest is the same everywhere, and tried on the first.
+OF_THE_TOKEN = ("keys", "reconcile", "crypto", "binding", "signing")
+COMMAND = [sys.executable, "-m", "kmsplug_plugins.pkcs11"]
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_the_driver_conforms_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = None if name == "softhsm" else OF_THE_TOKEN
+    with TOKENS[name](tmp_path) as tokens:
+        for variable, value in tokens.env.items():
+            monkeypatch.setenv(variable, value)
+        report = run(COMMAND, {**tokens.config, "algorithms": KINDS}, only=only, timeout_s=120)
+
+    assert failures(report) == {}
+    assert len(skipped(report)) < len(report.cases) / 2
