@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from kmsplug_protocol import KeyAlgorithm
 
-from ._client import KeyType
 from ._kinds import CURVES, Kind
 
 _CURVES: Final = {
@@ -55,13 +54,21 @@ def point_of(attribute: bytes) -> bytes:
     return attribute
 
 
-def public_key_info(kind: Kind, *, modulus: bytes = b"", exponent: bytes = b"", point: bytes = b"") -> bytes:
+def rsa_public_key_info(modulus: bytes, exponent: bytes) -> bytes:
+    """Return the DER SubjectPublicKeyInfo of an RSA key.
+
+    Raises:
+        ValueError: The token's attributes are no such key.
+    """
+    numbers = rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big"))
+    return numbers.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def public_key_info(kind: Kind, point: bytes) -> bytes:
     """Return the DER SubjectPublicKeyInfo of a public key's attributes.
 
     Args:
-        kind: What it is.
-        modulus: CKA_MODULUS, of RSA.
-        exponent: CKA_PUBLIC_EXPONENT, of RSA.
+        kind: What it is; not RSA.
         point: The point, of an elliptic curve; CKA_VALUE of a post-quantum key.
 
     Raises:
@@ -69,10 +76,7 @@ def public_key_info(kind: Kind, *, modulus: bytes = b"", exponent: bytes = b"", 
     """
     key: Any
     try:
-        if kind.key_type is KeyType.RSA:
-            numbers = rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big"))
-            key = numbers.public_key()
-        elif kind.algorithm in CURVES:
+        if kind.algorithm in CURVES:
             key = ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[kind.algorithm], point)
         elif kind.algorithm is KeyAlgorithm.ED25519:
             key = ed25519.Ed25519PublicKey.from_public_bytes(point)

@@ -7,7 +7,7 @@ found too. A key has one version: generations are kept by the host, as several k
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from ._link import Worker
 
 NAMESPACE: Final = "p11-"
 VERSION: Final = "1"
+WAITING: Final = "kmsplug-import/1/"
 
 _ID_BYTES: Final = 16
 _MAX_ID_BYTES: Final = 255
@@ -39,6 +40,8 @@ class StoredKey:
         generated: Whether the token made it (CKA_LOCAL).
         exportable: Whether it may leave the token (CKA_EXTRACTABLE).
         modulus: CKA_MODULUS of an RSA key, else 0.
+        waits_until: The key waits for its material until then, in seconds since 1970, and its objects are the
+            pair under which that comes (see `_imports`); None: it has its material.
     """
 
     key_id: bytes
@@ -49,6 +52,7 @@ class StoredKey:
     generated: bool
     exportable: bool
     modulus: int
+    waits_until: int | None = None
 
 
 def text_of(key_id: bytes) -> str:
@@ -84,7 +88,8 @@ def find(worker: Worker, text: str) -> StoredKey:
         known = look_up(worker, key_id)
         if known is None:
             raise _not_found()
-        worker.found[key_id] = known
+        if known.waits_until is None:  # else it is another one as soon as its material has come
+            worker.found[key_id] = known
     return known
 
 
@@ -96,7 +101,7 @@ def look_up(worker: Worker, key_id: bytes) -> StoredKey | None:
         PKCS11Error: As `find`.
     """
     objects = [each for each in _objects(worker.session, key_id) if _is_key(each)]
-    secrets = [each for each in objects if each[Attribute.CLASS] is not ObjectClass.PUBLIC_KEY]
+    secrets = _counting(each for each in objects if each[Attribute.CLASS] is not ObjectClass.PUBLIC_KEY)
     if not secrets:
         worker.require_login()
         return None
@@ -105,7 +110,7 @@ def look_up(worker: Worker, key_id: bytes) -> StoredKey | None:
             ErrorCode.KEY_INVALID_STATE,
             "several keys of the token have this CKA_ID: give each one of its own (pkcs11-tool --set-id)",
         )
-    public = next((each for each in objects if each is not secrets[0]), None)
+    public = next((each for each in objects if each[Attribute.CLASS] is ObjectClass.PUBLIC_KEY), None)
     found = _described(key_id, secrets[0], public)
     if found is None:
         raise DriverError(
@@ -132,8 +137,9 @@ def everything(worker: Worker) -> Iterator[StoredKey]:
     if not objects:
         worker.require_login()
     for key_id in sorted(objects):
-        if len(objects[key_id]) == 1:
-            found = _described(key_id, objects[key_id][0], publics.get(key_id))
+        secrets = _counting(objects[key_id])
+        if len(secrets) == 1:
+            found = _described(key_id, secrets[0], publics.get(key_id))
             if found is not None:
                 yield found
 
@@ -217,16 +223,60 @@ def _is_key(each: Object) -> bool:
     return read(each, Attribute.CLASS) in _KEY_CLASSES
 
 
-def _described(key_id: bytes, secret: Object, public: Object | None) -> StoredKey | None:
-    kind = _kind_of(secret, public)
-    if kind is None:
+def _counting(secrets: Iterable[Object]) -> list[Object]:
+    """Leave out the pair under which a key's material came, once it has come."""
+    found = list(secrets)
+    arrived = [each for each in found if not is_waiting_label(read(each, Attribute.LABEL))]
+    return arrived or found
+
+
+def is_waiting_label(label: str | None) -> bool:
+    """Tell whether an object is one of a pair under which the material of a key is to come."""
+    return label is not None and label.startswith(WAITING)
+
+
+def waiting_label(kind: Kind, name: str, until: int) -> str:
+    """Return the label of such a pair, which says all that is known of the key before it is there."""
+    return f"{WAITING}{kind.algorithm}/{kind.usage}/{until}/{name}"
+
+
+def _waiting(label: str) -> tuple[Kind, int, str] | None:
+    """Read such a label; None: nobody of us wrote it."""
+    algorithm, usage, until, name = [*label.removeprefix(WAITING).split("/", 3), "", "", "", ""][:4]
+    kind = next((each for each in KINDS if (each.algorithm, each.usage) == (algorithm, usage)), None)
+    if kind is None or not (until.isascii() and until.isdigit()):
         return None
+    return kind, int(until), name
+
+
+def _described(key_id: bytes, secret: Object, public: Object | None) -> StoredKey | None:
+    label = read(secret, Attribute.LABEL)
+    if is_waiting_label(label):
+        waiting = _waiting(label)
+        if waiting is None:
+            return None
+        kind, until, name = waiting
+        return StoredKey(
+            key_id,
+            kind,
+            secret,
+            public,
+            name or None,
+            generated=False,
+            exportable=False,
+            modulus=0,
+            waits_until=until,
+        )
+    found = _kind_of(secret, public)
+    if found is None:
+        return None
+    kind = found
     return StoredKey(
         key_id,
         kind,
         secret,
         public,
-        name=read(secret, Attribute.LABEL) or None,
+        name=label or None,
         generated=bool(read(secret, Attribute.LOCAL, default=False)),
         exportable=bool(read(secret, Attribute.EXTRACTABLE, default=False)),
         modulus=_modulus(secret) if kind.key_type is KeyType.RSA else 0,

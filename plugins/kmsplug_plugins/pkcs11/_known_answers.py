@@ -18,13 +18,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from kmsplug_protocol import KeyUsage, Mechanism
+from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism
 
 from . import _use
 from ._client import Attribute, KeyType, Object, ObjectClass, PKCS11Error, Session
 from ._errors import name_of
+from ._imports import unwrap_into
 from ._keys import make
-from ._kinds import EDWARDS_NAME, EDWARDS_OID, ORDER_BYTES, Kind
+from ._kinds import EDWARDS_NAME, EDWARDS_OID, KINDS, ORDER_BYTES, Kind
 from ._profiles import Profile
 
 _log: Final = logging.getLogger(__name__)
@@ -64,6 +65,45 @@ def refusal(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile
     except (_use.UnfitError, InvalidSignature, InvalidTag, ValueError, AttributeError):
         return "the token's answer is not that of the standard"
     return None
+
+
+def unwraps(session: Session) -> bool:
+    """Tell whether a token unwraps a key under RSA-OAEP, into one that does not leave it and has a length."""
+    kind = next(each for each in KINDS if each.algorithm is KeyAlgorithm.HMAC_SHA_256)
+    value, mechanism = os.urandom(32), _M.RSA_OAEP_SHA_256
+    hashed = hashes.SHA256()
+    wrapped = _rsa_private().public_key().encrypt(value, padding.OAEP(padding.MGF1(hashed), hashed, None))
+    try:
+        pair = session.create_object(_private_template())
+        key = unwrap_into(pair, kind, mechanism, wrapped, key_id=b"", label="", store=False)
+        code = _use.mac(key, _M.HMAC_SHA_256, _MESSAGE)
+        good = hmac.compare_digest(code, hmac.digest(value, _MESSAGE, "sha256"))
+        # Without its length nobody could tell what it is, or that it fits.
+        return good and not key[Attribute.EXTRACTABLE] and key[Attribute.VALUE_LEN] == len(value)
+    except (PKCS11Error, AttributeError) as error:
+        _log.debug("no import: %s", type(error).__name__)
+        return False
+
+
+def _private_template() -> dict[Attribute, Any]:
+    numbers = _rsa_private().private_numbers()
+    values = {
+        Attribute.MODULUS: numbers.public_numbers.n,
+        Attribute.PUBLIC_EXPONENT: numbers.public_numbers.e,
+        Attribute.PRIVATE_EXPONENT: numbers.d,
+        Attribute.PRIME_1: numbers.p,
+        Attribute.PRIME_2: numbers.q,
+        Attribute.EXPONENT_1: numbers.dmp1,
+        Attribute.EXPONENT_2: numbers.dmq1,
+        Attribute.COEFFICIENT: numbers.iqmp,
+    }
+    return {
+        Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+        Attribute.KEY_TYPE: KeyType.RSA,
+        Attribute.TOKEN: False,
+        Attribute.UNWRAP: True,
+        **{name: value.to_bytes((value.bit_length() + 7) // 8, "big") for name, value in values.items()},
+    }
 
 
 def _gcm(session: Session, kind: Kind, _mechanism: Mechanism, profile: Profile) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from kmsplug_protocol import (
@@ -19,7 +20,7 @@ from kmsplug_sdk import DriverError, provides
 from kmsplug_sdk.driver import CapabilityRow
 
 from . import _known_answers, _use
-from ._client import Ckm, KeyType, PKCS11Error, Slot, SlotFlag, Token, TokenFlag
+from ._client import Ckm, KeyType, PKCS11Error, Session, Slot, SlotFlag, Token, TokenFlag
 from ._errors import name_of
 from ._kinds import KINDS, Kind, mechanisms
 from ._profiles import UNKNOWN, Profile
@@ -27,6 +28,7 @@ from ._profiles import UNKNOWN, Profile
 _log: Final = logging.getLogger(__name__)
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+_T = TypeVar("_T")
 
 _GCM: Final = (Mechanism.AES_128_GCM, Mechanism.AES_256_GCM)
 _HASH_BYTES: Final = {Mechanism.RSA_OAEP_SHA_1: 20, Mechanism.RSA_OAEP_SHA_256: 32}
@@ -56,6 +58,7 @@ class Offer:
         protection: Where keys live; None: not known before a token is.
         kinds: Kinds of key and the mechanisms of each that work.
         random: Whether the token gives random bytes.
+        import_formats: How material may be wrapped that comes from outside, the default first.
         reasons: Why a mechanism of a kind is not offered.
     """
 
@@ -63,6 +66,7 @@ class Offer:
     protection: Protection | None
     kinds: Mapping[Kind, tuple[Mechanism, ...]]
     random: bool = True
+    import_formats: tuple[str, ...] = (Mechanism.RSA_OAEP_SHA_256,)
     reasons: Mapping[tuple[Kind, Mechanism], str] = field(default_factory=dict)
 
     def rows(self) -> dict[str, list[CapabilityRow]]:
@@ -72,6 +76,14 @@ class Offer:
         for kind, offered in self.kinds.items():
             create: CapabilityRow = {"key_algorithm": kind.algorithm, "usage": kind.usage, **where}
             found.setdefault("key.create", []).append(create)
+            if kind.symmetric and self.import_formats:
+                taken: CapabilityRow = {
+                    "key_algorithm": kind.algorithm,
+                    "import_formats": self.import_formats,
+                    **where,
+                }
+                for operation in ("key.get_import_parameters", "key.import"):
+                    found.setdefault(operation, []).append(taken)
             if not kind.symmetric:
                 public: CapabilityRow = {"key_algorithm": kind.algorithm}
                 if public not in found.setdefault("key.get_public_key", []):
@@ -208,7 +220,21 @@ def offer_of(token: Token, profile: Profile, allowed: Collection[KeyAlgorithm] |
                 reasons[kind, mechanism] = reason
         if works:
             kinds[kind] = tuple(works)
-    return Offer(profile, _protection(token, profile), kinds, bool(token.flags & TokenFlag.RNG), reasons)
+    return Offer(
+        profile,
+        _protection(token, profile),
+        kinds,
+        bool(token.flags & TokenFlag.RNG),
+        _import_formats(token, listed, profile),
+        reasons,
+    )
+
+
+def _import_formats(token: Token, listed: set[Any], profile: Profile) -> tuple[str, ...]:
+    """Return how material may be wrapped: where the token unwraps it, and knows it for what it is then."""
+    if not profile.tells_local or not {Ckm.RSA_PKCS_OAEP, Ckm.RSA_PKCS_KEY_PAIR_GEN} <= listed:
+        return ()
+    return (Mechanism.RSA_OAEP_SHA_256,) if _in_own_session(token, _known_answers.unwraps) else ()
 
 
 def _claimed(slot: Slot, listed: set[Any], kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:
@@ -227,10 +253,16 @@ def _claimed(slot: Slot, listed: set[Any], kind: Kind, mechanism: Mechanism, pro
 
 
 def _tried(token: Token, kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:
+    return _in_own_session(
+        token, partial(_known_answers.refusal, kind=kind, mechanism=mechanism, profile=profile)
+    )
+
+
+def _in_own_session(token: Token, attempt: Callable[[Session], _T]) -> _T:
     """Try it in a session of its own: whatever a token is in the middle of after an error ends with that."""
     session = token.open(rw=True)
     try:
-        return _known_answers.refusal(session, kind, mechanism, profile)
+        return attempt(session)
     finally:
         try:
             session.close()

@@ -258,6 +258,8 @@ class CryptoOperations:
                     f"the key is for {key.kind.usage}, and {usage} was asked of it",
                 )
             require_version(request.key_version)
+            if key.waits_until is not None:
+                raise DriverError(ErrorCode.KEY_INVALID_STATE, "the key waits for its material (key.import)")
             return act(worker, key, self._offer.choose(key.kind, request.mechanism))
 
         return self._link.run(operation, with_key)

@@ -21,12 +21,12 @@ from ._link import Link, Worker
 from ._offer import Offer, offer_of
 from .config import Pkcs11Config
 from .crypto_operations import CryptoOperations
-from .key_operations import KeyOperations
+from .import_operations import ImportOperations
 
 _HEALTH_AGE_S: Final = 30.0
 
 
-class Pkcs11Driver(KeyOperations, CryptoOperations, Driver[Pkcs11Config]):
+class Pkcs11Driver(ImportOperations, CryptoOperations, Driver[Pkcs11Config]):
     """Keys on one token. Several processes may share it, each with its own login."""
 
     name: ClassVar[str] = "pkcs11"

@@ -23,7 +23,7 @@ from kmsplug_sdk import DriverError
 
 from . import _keys
 from ._client import Attribute, KeyType
-from ._encoding import public_key_info
+from ._encoding import public_key_info, rsa_public_key_info
 from ._keys import StoredKey
 from ._kinds import KINDS, Kind, default_usage
 from ._known_answers import edwards_params
@@ -51,6 +51,9 @@ class KeyOperations:
 
         def act(worker: Worker) -> Key:
             there = _keys.look_up(worker, key_id) if request.change_key else None
+            if there is None and request.origin is Origin.IMPORTED:
+                self._make_waiting(worker, kind, key_id, request.name or "")
+                there = _keys.look_up(worker, key_id)
             if there is None:
                 curve = (
                     edwards_params(self._offer.profile) if kind.key_type is KeyType.EC_EDWARDS else kind.curve
@@ -148,13 +151,17 @@ class KeyOperations:
 
         return self._link.run("key.reconcile", act)
 
+    def _make_waiting(self, worker: Worker, kind: Kind, key_id: bytes, name: str) -> None:
+        """Make what waits for the material of a key."""
+        raise NotImplementedError
+
     def _described(self, key: StoredKey) -> Key:
         return Key(
             key_id=_keys.text_of(key.key_id),
             key_version=_keys.VERSION,
             algorithm=key.kind.algorithm,
             usage=key.kind.usage,
-            state=KeyState.ACTIVE,
+            state=KeyState.ACTIVE if key.waits_until is None else KeyState.PRE_ACTIVE,
             name=key.name,
             origin=Origin.GENERATED
             if key.generated or not self._offer.profile.tells_local
@@ -184,7 +191,7 @@ class KeyOperations:
                 f"there are no {request.algorithm} keys for {usage} here{reason}",
             )
         refused = {
-            "origin": request.origin is not Origin.GENERATED,
+            "origin": request.origin is Origin.IMPORTED and not (kind.symmetric and offer.import_formats),
             "exportable": request.exportable,
             "tags": bool(request.tags),
             "protection": request.protection not in (None, offer.protection),
@@ -214,6 +221,8 @@ class KeyOperations:
             return f"the key is {key.kind.algorithm}, not {request.algorithm}"
         if request.region is not None:
             return "a token is in no region"
+        if key.waits_until is not None:
+            return "the key waits for its material"
         if key.kind not in self._offer.kinds:
             return next(self._offer.why_not(key.kind), "the token cannot use it")
         return None
@@ -237,17 +246,13 @@ def _public_key(key: StoredKey) -> bytes:
     half = key.public or key.secret
     try:
         if key.kind.key_type is KeyType.RSA:
-            return public_key_info(
-                key.kind,
-                modulus=bytes(half[Attribute.MODULUS]),
-                exponent=bytes(half[Attribute.PUBLIC_EXPONENT]),
-            )
+            return rsa_public_key_info(bytes(half[Attribute.MODULUS]), bytes(half[Attribute.PUBLIC_EXPONENT]))
         if key.public is None:
             raise DriverError(
                 ErrorCode.UNSUPPORTED_OPERATION,
                 "the public half of this key is not on the token: import it there",
             )
-        return public_key_info(key.kind, point=public_point(key.public, key.kind.key_type))
+        return public_key_info(key.kind, public_point(key.public, key.kind.key_type))
     except ValueError:
         raise DriverError(
             ErrorCode.KEY_INVALID_STATE, "the attributes of the public half on the token are no such key"
