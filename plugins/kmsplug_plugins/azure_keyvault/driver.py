@@ -1,0 +1,120 @@
+"""The Azure driver: keys of one Key Vault or Managed HSM, used by the service itself.
+
+It is tried against scripted servers that speak the service's REST interface; what only a real account or HSM
+could show is marked "documented only" in its settings, its warnings and in `docs/drivers/azure_keyvault.md`.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+from kmsplug_protocol import (
+    ConfigureResult,
+    DecryptParams,
+    EncryptParams,
+    ErrorCode,
+    HealthCheck,
+    HealthDepth,
+)
+from kmsplug_sdk import Driver, DriverError
+
+from ._capabilities import rows
+from ._changes import Changes
+from ._records import read
+from ._vault import Vault
+from .access_operations import AccessOperations
+from .change_operations import ChangeOperations
+from .config import AzureConfig
+from .crypto_operations import CryptoOperations
+from .import_operations import ImportOperations
+from .key_operations import KeyOperations
+from .lifecycle_operations import LifecycleOperations
+
+_PROBE: Final = b"kmsplug health check"
+_DOCUMENTED_ONLY: Final = "documented only: {} was tried against a scripted server, never against Azure; see
+docs/drivers/azure_keyvault.md"
+
+
+class AzureKeyVaultDriver(
+    KeyOperations,
+    ChangeOperations,
+    LifecycleOperations,
+    ImportOperations,
+    CryptoOperations,
+    AccessOperations,
+    Driver[AzureConfig],
+):
+    """Keys in one vault. Several processes, and several hosts, may share it."""
+
+    name: ClassVar[str] = "azure"
+    version: ClassVar[str] = "0.1.0"
+    Config = AzureConfig
+    max_concurrency: ClassVar[int] = 8
+
+    def __init__(self) -> None:
+        self._opened: Vault | None = None
+        self._changing = Changes()
+
+    def configure(self, config: AzureConfig, *, dry_run: bool) -> ConfigureResult:
+        """Log in, list one key, and learn from it for how long the vault keeps deleted ones. Changes nothing."""
+        from ._client import VaultClient  # noqa: PLC0415 - the SDKs take longer to import than a handshake
+        may last
+
+        vault = Vault(config, VaultClient(config))
+        days = self._recoverable(vault)
+        if dry_run:
+            vault.client.close()
+        else:
+            self._opened, self._vault, self._recoverable_days = vault, vault, days
+        return ConfigureResult(
+            identity=f"azure:{config.vault_url.removeprefix('https://')}",
+            key_namespace=(config.namespace,),
+            capabilities=rows(config, days),
+            warnings=_warnings(config),
+        )
+
+    def health(self, depth: HealthDepth) -> Sequence[HealthCheck]:
+        """Look whether the vault answers, and with a key for it, whether it encrypts and decrypts."""
+        if depth is HealthDepth.SHALLOW:
+            return ()
+        try:
+            detail = self._probe(self._vault.config.health_key)
+        except DriverError as error:
+            return [HealthCheck(name="vault", healthy=False, detail=f"{error.code}: {error.message}")]
+        return [HealthCheck(name="vault", healthy=True, detail=detail)]
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._opened is not None:
+            self._opened.client.close()
+
+    def _probe(self, key_id: str | None) -> str:
+        if key_id is None:
+            self._vault.page("plugin.health", "/keys", 1, None)
+            return "keys can be listed; set health_key to have one tried"
+        sealed = self.encrypt(EncryptParams(key_id=key_id, plaintext=_PROBE))
+        opened = self.decrypt(
+            DecryptParams(key_id=key_id, key_version=sealed.key_version, ciphertext=sealed.ciphertext)
+        )
+        if bytes(opened.plaintext) != _PROBE:
+            raise DriverError(ErrorCode.INTEGRITY_ERROR, "the vault opened something else than it sealed")
+        return "encrypts and decrypts"
+
+    def _recoverable(self, vault: Vault) -> int:
+        try:
+            items, _, _ = vault.page("plugin.configure", "/keys", 1, None)
+        except DriverError:
+            vault.client.close()
+            raise
+        told = [read(item).attributes.get("recoverableDays") for item in items]
+        return next((int(days) for days in told if days), vault.config.recoverable_days)
+
+
+def _warnings(config: AzureConfig) -> tuple[str, ...]:
+    found = []
+    if config.kind == "managed_hsm":
+        found.append(_DOCUMENTED_ONLY.format("Managed HSM"))
+    if config.premium:
+        found.append(_DOCUMENTED_ONLY.format("the HSM of the premium tier"))
+    if not config.verify_challenge_resource:
+        found.append("verify_challenge_resource is off: this is for emulators, a vault of Azure needs it on")
+    return tuple(found)
