@@ -60,8 +60,10 @@ class VaultClient:
             self._credential,
             api_version=_API_VERSION,
             verify_challenge_resource=config.verify_challenge_resource,
-            retry_total=0,  # by default it repeats POSTs that may have been carried out; repeating is the
-            host's permit_redirects=False, user_agent="kmsplug", **trust,
+            retry_total=0,  # by default it repeats POSTs that may have been carried out
+            permit_redirects=False,
+            user_agent="kmsplug",
+            **trust,
         )
 
     def call(
@@ -149,7 +151,11 @@ def _credential(config: AzureConfig, trust: Mapping[str, str]) -> TokenCredentia
             # The SDK's own class keeps the file's content for ten minutes: a token that was replaced because
             # it was refused would go on being refused.
             return ClientAssertionCredential(
-                login.tenant_id, login.client_id, partial(_assertion, login.token_file), **_without_discovery(entra)
+                login.tenant_id,
+                login.client_id,
+                partial(_assertion, login.token_file),
+                authority=config.authority,
+                **common,
             )
         case ManagedIdentity() as login:
             return _managed(login, common)
@@ -159,11 +165,6 @@ def _credential(config: AzureConfig, trust: Mapping[str, str]) -> TokenCredentia
             )
         case ClientCertificate() as login:
             return _certificate(login, entra)
-
-
-def _without_discovery(entra: dict[str, Any]) -> dict[str, Any]:
-    """Federated logins never look the authority up."""
-    return {name: value for name, value in entra.items() if name != "disable_instance_discovery"}
 
 
 def _assertion(token_file: Path) -> str:
@@ -191,8 +192,9 @@ def _managed(login: ManagedIdentity, common: dict[str, Any]) -> TokenCredential:
     if _OTHER_LOGIN in os.environ:
         raise DriverError(
             ErrorCode.CONFIGURATION_ERROR,
-            f"with {_OTHER_LOGIN} in its environment a managed identity is not what would log in: take it out,
-            or " 'use method = "workload_identity"', path="login.method",
+            f"{_OTHER_LOGIN} is in the environment, which turns a managed identity into a token exchange: "
+            'take it out, or use method = "workload_identity"',
+            path="login.method",
         )
     if login.client_id is not None:
         return ManagedIdentityCredential(client_id=login.client_id, **common)
@@ -219,6 +221,7 @@ def _certificate(login: ClientCertificate, entra: dict[str, Any]) -> TokenCreden
     except (OSError, ValueError, TypeError) as error:
         raise DriverError(
             ErrorCode.CONFIGURATION_ERROR,
-            "the certificate cannot be used: expected a readable PEM or PKCS #12 file with its private key,
-            and " "the password if it is encrypted", path="login.certificate_file",
+            "the certificate cannot be used: expected a readable PEM or PKCS #12 file with its private key, "
+            "and the password if it is encrypted",
+            path="login.certificate_file",
         ) from error

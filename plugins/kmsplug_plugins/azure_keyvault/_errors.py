@@ -54,7 +54,7 @@ def azure_errors(operation: str, *, withhold: bool = False) -> Iterator[None]:
 
 
 def _of_service(response: Any, operation: str, types: list[str]) -> tuple[Vendor, list[str]]:
-    """Read the error that the vault sent: the innermost code says most, the outer ones say it if that is new."""
+    """Read the error that the vault sent: the innermost code says most; where it is new, the outer ones."""
     codes, message = _told(response)
     status = response.status_code
     # It may quote the value that it calls bad.

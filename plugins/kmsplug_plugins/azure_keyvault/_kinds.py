@@ -1,5 +1,4 @@
-"""The tables: which keys there are at Azure, what each is used for, under which names, and within which
-limits.
+"""The tables: which keys there are at Azure, for what, under which names, and within which limits.
 
 Capabilities are made of the same rows that the operations obey. Names are those of the REST API, limits those
 of RFC 8017 and of the service's reference.

@@ -57,7 +57,7 @@ def new_key(algorithm: KeyAlgorithm, usage: KeyUsage, *, hsm: bool) -> dict[str,
 
 
 def waiting_key(*, hsm: bool) -> dict[str, Any]:
-    """Return the wrapping key of an import; into an HSM the service unwraps by it, and can do nothing else."""
+    """Return the wrapping key of an import; one in an HSM can do nothing but import."""
     return {
         "kty": "RSA" + (HSM_SUFFIX if hsm else ""),
         "key_size": WAITING_BITS,

@@ -37,7 +37,7 @@ class AccessOperations:
 
     @offers("key.validate_access")
     def validate_key_access(self, request: ValidateAccessParams) -> ValidationResult:
-        """Tell whether access data name this vault, a tenant and an application; nothing is reached with them."""
+        """Tell whether access data name this vault, a tenant and an application; nothing is reached."""
         reason = self._wrong(request.access_data)
         return ValidationResult(valid=reason is None, reason=reason)
 

@@ -21,7 +21,7 @@ class ChangeOperations:
 
     @offers("key.rotate")
     def rotate_key(self, request: KeyParams) -> Key:
-        """Make a new current version; the older ones stay usable. Under one idempotency key it is made once."""
+        """Make a new current version; the older ones stay usable. It is made once for each change."""
         operation = "key.rotate"
         change = None if request.change_key is None else digest(request.change_key)
         with self._changing.of(change):

@@ -38,7 +38,7 @@ class _Model(BaseModel):
 
 
 class WorkloadIdentity(_Model):
-    """A token of the platform, as of Kubernetes, is exchanged for one of Entra: no secret is stored anywhere."""
+    """A token of the platform, as of Kubernetes, is exchanged for one of Entra: no secret is stored."""
 
     method: Literal["workload_identity"]
     tenant_id: _Id = Field(description="Tenant of the application.")
@@ -110,8 +110,8 @@ class AzureConfig(_Model):
     )
     kind: Literal["vault", "managed_hsm"] = Field(
         default="vault",
-        description="`managed_hsm` adds AES keys, AES key wrap and random bytes. Documented only: no Managed
-        HSM " "was at hand, these were tried against a scripted server.",
+        description="`managed_hsm` adds AES keys, AES key wrap and random bytes. Documented only: no "
+        "Managed HSM was at hand, these were tried against a scripted server.",
     )
     premium: bool = Field(
         default=False,
@@ -130,7 +130,8 @@ class AzureConfig(_Model):
     )
     verify_challenge_resource: bool = Field(
         default=True,
-        description="Whether the vault's challenge must name the domain that the vault is in; false for emulators.",
+        description="Whether the vault's challenge must name the domain that the vault is in; false for "
+        "emulators.",
     )
     ca_file: _Path | None = Field(
         default=None,
@@ -144,8 +145,8 @@ class AzureConfig(_Model):
         default=DEFAULT_RECOVERABLE_DAYS,
         ge=7,
         le=90,
-        description="For how long the vault keeps deleted keys: a property of the vault. Where a key of the
-        vault " "tells, that counts.",
+        description="For how long the vault keeps deleted keys: a property of the vault. Where a key of "
+        "the vault tells, that counts.",
     )
     rotate_after_days: int | None = Field(
         default=None,

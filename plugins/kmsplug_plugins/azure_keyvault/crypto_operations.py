@@ -292,7 +292,8 @@ def _check_length(use: _Use, data: bytes, member: str) -> None:
     if len(data) > (use.way.max_input or 0):
         raise DriverError(
             ErrorCode.INVALID_ARGUMENT,
-            f"{len(data)} bytes are too many for {use.mechanism} with {use.algorithm}: {use.way.max_input} at most",
+            f"{len(data)} bytes are too many for {use.mechanism} with {use.algorithm}: "
+            f"{use.way.max_input} at most",
             path=member,
         )
 

@@ -30,8 +30,10 @@ from .key_operations import KeyOperations
 from .lifecycle_operations import LifecycleOperations
 
 _PROBE: Final = b"kmsplug health check"
-_DOCUMENTED_ONLY: Final = "documented only: {} was tried against a scripted server, never against Azure; see
-docs/drivers/azure_keyvault.md"
+_DOCUMENTED_ONLY: Final = (
+    "documented only: {} was tried against a scripted server, never against Azure; "
+    "see docs/drivers/azure_keyvault.md"
+)
 
 
 class AzureKeyVaultDriver(
@@ -55,9 +57,8 @@ class AzureKeyVaultDriver(
         self._changing = Changes()
 
     def configure(self, config: AzureConfig, *, dry_run: bool) -> ConfigureResult:
-        """Log in, list one key, and learn from it for how long the vault keeps deleted ones. Changes nothing."""
-        from ._client import VaultClient  # noqa: PLC0415 - the SDKs take longer to import than a handshake
-        may last
+        """Log in, and learn from a key how long the vault keeps deleted ones. Changes nothing."""
+        from ._client import VaultClient  # noqa: PLC0415 - takes longer than a handshake may last
 
         vault = Vault(config, VaultClient(config))
         days = self._recoverable(vault)

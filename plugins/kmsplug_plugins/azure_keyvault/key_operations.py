@@ -213,8 +213,9 @@ class KeyOperations:
     def _existing(
         self, name: str, change: str | None, algorithm: KeyAlgorithm, usage: KeyUsage
     ) -> tuple[Record, Answer] | None:
-        """Return the key that the same change made before; the service would make another version of any
-        other.
+        """Return the key that the same change made before.
+
+        Of any other of this name the service would make another version, without a word.
 
         Raises:
             DriverError: ALREADY_EXISTS.

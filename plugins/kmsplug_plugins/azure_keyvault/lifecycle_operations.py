@@ -111,7 +111,7 @@ class LifecycleOperations:
 
     @offers("key.backup")
     def backup_key(self, request: KeyParams) -> BackupResult:
-        """Return all versions in an encrypted blob that a vault of the same subscription and geography restores."""
+        """Return all versions, encrypted for vaults of the same subscription and geography."""
         current, _ = self._vault.live("key.backup", request.key_id)
         answer = self._vault.client.call("key.backup", "POST", f"/keys/{current.name}/backup")
         return BackupResult(
