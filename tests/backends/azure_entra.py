@@ -1,8 +1,8 @@
 """The scripted Entra: tokens for applications, against secrets, certificates and tokens of other issuers.
 
-Made from Microsoft's descriptions of the client credentials flow and of federated identity credentials. It really
-checks what is presented to it: a federated assertion by the issuer's published keys, then its issuer, subject,
-audience and times; and the vault really checks what this issues.
+Made from Microsoft's descriptions of the client credentials flow and of federated identity credentials. It
+really checks what is presented to it: a federated assertion by the issuer's published keys, then its issuer,
+subject, audience and times; and the vault really checks what this issues.
 """
 
 import base64
@@ -91,14 +91,13 @@ def claims_of(token: str, jwks: Mapping[str, Any]) -> dict[str, Any]:
         header_part, claims_part, signature = token.split(".")
         header, claims = json.loads(unb64(header_part)), json.loads(unb64(claims_part))
         (jwk,) = (one for one in jwks["keys"] if one["kid"] == header["kid"])
-        if header["alg"] != "RS256":
-            raise ValueError
+        assert header["alg"] == "RS256"
         number = {name: int.from_bytes(unb64(jwk[name])) for name in ("n", "e")}
         public = rsa.RSAPublicNumbers(number["e"], number["n"]).public_key()
         public.verify(
             unb64(signature), f"{header_part}.{claims_part}".encode(), padding.PKCS1v15(), hashes.SHA256()
         )
-    except (ValueError, KeyError, InvalidSignature):
+    except (AssertionError, ValueError, KeyError, InvalidSignature):
         raise TokenError("AADSTS50013") from None
     if not claims["nbf"] <= time.time() < claims["exp"]:
         raise TokenError("AADSTS700024")
@@ -172,7 +171,12 @@ class Entra:
         self.given.append({"aud": audience, "tid": TENANT, **claims})
         token = self.issuer.token(lifetime_s=self.lifetime_s, **self.given[-1])
         seconds = int(self.lifetime_s)
-        return {"access_token": token, "token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds}
+        return {
+            "access_token": token,
+            "token_type": "Bearer",
+            "expires_in": seconds,
+            "ext_expires_in": seconds,
+        }
 
     def check(self, token: str, audience: str) -> None:
         """Check a token that was presented to a service.

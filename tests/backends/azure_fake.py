@@ -1,8 +1,8 @@
 """A scripted Azure on the loopback interface: Entra, a vault, a Managed HSM and the identity of a machine.
 
-Clients reach it as an HTTP proxy (``HTTPS_PROXY``), under the real names of the services and with TLS certificates
-for those, so that the SDKs run with the settings that they have in production, every check of names included. What
-the services say only when something is wrong is scripted: `AzureFake.script`.
+Clients reach it as an HTTP proxy (``HTTPS_PROXY``), under the real names of the services and with TLS
+certificates for those, so that the SDKs run with the settings that they have in production, every check of
+names included. What the services say only when something is wrong is scripted: `AzureFake.script`.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Script:
     Attributes:
         on: Requests whose ``METHOD /path`` this matches.
         times: How many more of them.
-        status: Of the answer; 0: the connection is closed without one.
+        status: Of the answer; 0: the connection ends without one.
         body: Of the answer.
         headers: Of the answer.
         after: Whether the request is carried out first, and only its answer is lost or replaced.
@@ -64,6 +64,7 @@ class AzureFake:
         entra: Gives the tokens.
         vaults: By host name.
         requests: ``METHOD /path STATUS`` of all that came, in order; status 0: no answer.
+        connections: Those that are open.
         ca_file: The certificate authority to trust.
         port: Where the proxy listens.
     """
@@ -73,10 +74,11 @@ class AzureFake:
         self.ca_file = folder / "azure-ca.pem"
         authority.cert_pem.write_to_path(str(self.ca_file))
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(LOGIN_HOST, VAULT_HOST, HSM_HOST).configure_cert(self._tls)
+        authority.issue_cert(LOGIN_HOST, VAULT_HOST, HSM_HOST, "127.0.0.1").configure_cert(self._tls)
         self.entra = Entra()
         self.vaults = {host: VaultFake(host) for host in (VAULT_HOST, HSM_HOST)}
         self.requests: list[str] = []
+        self.connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._scripts: list[Script] = []
         self._server = _Server(self)
@@ -98,7 +100,7 @@ class AzureFake:
         return {
             "HTTPS_PROXY": f"http://127.0.0.1:{self.port}",
             "REQUESTS_CA_BUNDLE": str(self.ca_file),
-            "NO_PROXY": "",
+            "NO_PROXY": "127.0.0.1",
         }
 
     @property
@@ -128,9 +130,25 @@ class AzureFake:
             return [one for one in self.requests if re.search(pattern, one)]
 
     def close(self) -> None:
-        """Stop."""
+        """Stop, and wait until nothing of it is left."""
         self._server.shutdown()
+        with self._lock:
+            for connection in self.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
+
+    @contextlib.contextmanager
+    def keeping(self, connection: socket.socket) -> Iterator[None]:
+        """Know a connection, so that it can be ended."""
+        with self._lock:
+            self.connections.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.connections.discard(connection)
+            connection.close()
 
     def scripted(self, what: str) -> Script | None:
         """Return what is to happen to a request."""
@@ -159,6 +177,8 @@ class AzureFake:
         """Return status, body and headers of the answer to a request."""
         url = urllib.parse.urlsplit(target)
         query = dict(urllib.parse.parse_qsl(url.query))
+        if url.path == "/metadata/identity/oauth2/token":
+            return 400, {"error": "invalid_request", "error_description": "Identity not found"}, {}
         if url.path == "/msi/token":
             return self._identity(query, headers)
         if host == LOGIN_HOST:
@@ -192,14 +212,18 @@ class AzureFake:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False  # connections that clients keep open end with them
     request_queue_size = 128
 
     def __init__(self, fake: AzureFake) -> None:
         self.fake = fake
         super().__init__(("127.0.0.1", 0), _Handler)
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def server_close(self) -> None:
+        """Stop listening, and wait for whoever is being served."""
+        super().server_close()
+        self._thread.join(_BOUND_S)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -216,17 +240,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         super().handle_one_request()
 
+    def handle(self) -> None:
+        """Serve one connection."""
+        with self.server.fake.keeping(self.connection), contextlib.suppress(OSError):
+            super().handle()
+
     def do_CONNECT(self) -> None:
-        """Become the server that the client asked for."""
+        """Be the server that the client asked for, until it goes."""
         self.connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        try:
-            self.connection = self.server.fake.wrap(self.connection)
-        except (OSError, ssl.SSLError):
-            self.close_connection = True
-            return
-        self.connection.settimeout(_BOUND_S)
-        self.rfile = self.connection.makefile("rb")
-        self.close_connection = False
+        self.close_connection = True
+        secured = self.server.fake.wrap(self.connection)
+        with self.server.fake.keeping(secured), secured.makefile("rb") as lines:
+            secured.settimeout(_BOUND_S)
+            self.connection, self.rfile, self.close_connection = secured, lines, False
+            while not self.close_connection:
+                self.handle_one_request()
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
@@ -246,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._write(status, text.encode(), headers, cut=script is not None and script.cut)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any  # noqa: N815 - names of the library
 
     def _write(self, status: int, body: bytes, headers: Mapping[str, str], *, cut: bool) -> None:
         lines = {

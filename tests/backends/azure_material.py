@@ -90,7 +90,11 @@ def _of_private(key: object) -> Material:
 
 def material_of(jwk: Mapping[str, Any]) -> Material:
     """Return the material in a JSON web key, checked."""
-    number = {name: int.from_bytes(unb64(jwk[name])) for name in ("n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y") if name in jwk}
+    number = {
+        name: int.from_bytes(unb64(jwk[name]))
+        for name in ("n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y")
+        if name in jwk
+    }
     if jwk["kty"] == "RSA":
         public = rsa.RSAPublicNumbers(number["e"], number["n"])
         private = rsa.RSAPrivateNumbers(
@@ -99,7 +103,9 @@ def material_of(jwk: Mapping[str, Any]) -> Material:
         return Material(private=private.private_key())
     curve = _CURVES[jwk["crv"]]
     point = ec.EllipticCurvePublicNumbers(number["x"], number["y"], curve)
-    return Material(elliptic=ec.EllipticCurvePrivateNumbers(number["d"], point).private_key(), curve=jwk["crv"])
+    return Material(
+        elliptic=ec.EllipticCurvePrivateNumbers(number["d"], point).private_key(), curve=jwk["crv"]
+    )
 
 
 def public_jwk(material: Material) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The scripted vault: keys as Azure Key Vault and Managed HSM keep and use them, with real cryptography.
 
-Made from the service's REST reference. It does what the service is told to do also where that is strange: a name
-that is taken gets another version, a disabled key goes on encrypting, wrapping and verifying, lists tell neither
-what a key is nor in which order its versions were made.
+Made from the service's REST reference. It does what the service is told to do also where that is strange: a
+name that is taken gets another version, a disabled key goes on encrypting, wrapping and verifying, lists tell
+neither what a key is nor in which order its versions were made.
 """
 
 import json
@@ -43,6 +43,10 @@ class RefusedError(Exception):
         if inner is not None:
             error["innererror"] = {"code": inner}
         self.status, self.body = status, {"error": error}
+
+
+def _no_resource() -> RefusedError:
+    return RefusedError(404, "NotFound", "no such resource")
 
 
 @dataclass
@@ -117,7 +121,7 @@ class VaultFake:
                     return self._deleted(method, name, rest)
         except (BadParameterError, KeyError, ValueError):
             raise RefusedError(400, "BadParameter", "The parameter is incorrect.") from None
-        raise RefusedError(404, "NotFound", "no such resource")
+        raise _no_resource()
 
     def _key(self, method: str, name: str, rest: list[str], query: Mapping[str, str], body: Body) -> Body:
         match method, rest:
@@ -125,32 +129,34 @@ class VaultFake:
                 return self._bundle(name, self._new(name, body))
             case "PUT", []:
                 return self._bundle(name, self._import(name, body))
+            case "GET", ["versions"]:
+                versions = sorted(self._entry(name).versions, key=lambda one: one.id)
+                items = [{"kid": self._kid(name, one.id), **_told(one)} for one in versions]
+                return self._page(f"keys/{name}/versions", items, query)
             case "PUT", ["rotationpolicy"]:
                 self._entry(name).policy = body
                 return body
             case "GET", ["rotationpolicy"]:
                 return self._entry(name).policy or {}
+        return self._existing(method, name, rest, body)
+
+    def _existing(self, method: str, name: str, rest: list[str], body: Body) -> Body:
         entry = self._entry(name)
         match method, rest:
             case "DELETE", []:
                 return self._delete(name)
-            case "GET", ["versions"]:
-                versions = sorted(entry.versions, key=lambda one: one.id)
-                items = [{"kid": self._kid(name, one.id), **_told(one)} for one in versions]
-                return self._page(f"keys/{name}/versions", items, query)
             case "POST", ["rotate"]:
                 return self._bundle(name, self._rotate(name, entry))
             case "POST", ["backup"]:
-                return {"value": b64(json.dumps({"name": name, "key": uuid.uuid4().hex}).encode() + self._blob(entry))}
-            case "GET", [] | [""]:
-                return self._bundle(name, entry.versions[-1])
-            case "GET", [version]:
-                return self._bundle(name, self._version(name, version))
+                return {"value": b64(json.dumps({"name": name}).encode() + self._blob(entry))}
+            case "GET", [*version]:
+                found = self._version(name, version[0]) if version else entry.versions[-1]
+                return self._bundle(name, found)
             case "PATCH", [version]:
                 return self._bundle(name, _patched(self._version(name, version), body))
             case "POST", [version, verb]:
                 return self._use(name, self._version(name, version), verb, body)
-        raise RefusedError(404, "NotFound", "no such resource")
+        raise _no_resource()
 
     def _deleted(self, method: str, name: str, rest: list[str]) -> Body | None:
         if self._is_absent(name) or name not in self.deleted:
@@ -167,7 +173,7 @@ class VaultFake:
                     raise RefusedError(403, "Forbidden", "Operation purge is not enabled for this vault.")
                 del self.deleted[name]
                 return None
-        raise RefusedError(404, "NotFound", "no such resource")
+        raise _no_resource()
 
     def _is_absent(self, name: str) -> bool:
         left = self._absent.get(name, 0)
@@ -256,7 +262,7 @@ class VaultFake:
     def _use(self, name: str, version: Version, verb: str, body: Body) -> Body:
         operation = _OPS.get(verb, verb)
         if verb not in ("encrypt", "decrypt", "wrapkey", "unwrapkey", "sign", "verify"):
-            raise RefusedError(404, "NotFound", "no such resource")
+            raise _no_resource()
         if version.attributes["enabled"] is False and verb in _PRIVATE:
             message = f"Operation {verb} is not allowed on a disabled key."
             raise RefusedError(403, "Forbidden", message, "KeyDisabled")
@@ -336,5 +342,3 @@ def _patched(version: Version, body: Body) -> Version:
     if "key_ops" in body:
         version.key_ops = list(body["key_ops"])
     return version
-
-

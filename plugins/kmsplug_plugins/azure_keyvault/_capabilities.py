@@ -38,7 +38,7 @@ def offers(operation: str) -> Callable[[_Method], _Method]:
 
     def declare(method: _Method) -> _Method:
         for row in reversed(_WIDEST[operation]):
-            method = provides(**row)(method)
+            method = provides(**_documented_only(row))(method)
         return method
 
     return declare
@@ -61,7 +61,12 @@ def rows(config: AzureConfig, recoverable_days: int) -> tuple[Capability, ...]:
         random=managed,
         window=(recoverable_days, recoverable_days),
     )
-    return tuple(Capability(operation=operation, **row) for operation, row in found)
+    return tuple(Capability(operation=operation, **_documented_only(row)) for operation, row in found)
+
+
+def _documented_only(row: CapabilityRow) -> CapabilityRow:
+    """Mark a row: no server but one of our own making could be had to show what it promises."""
+    return {**row, "documented_only": True}
 
 
 def import_formats(kind: Kind, *, hsm: bool) -> tuple[str, ...]:

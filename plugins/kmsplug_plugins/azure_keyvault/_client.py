@@ -6,14 +6,15 @@ process, so that a key that was disabled, or a right that was taken away, would 
 request of its own to the service.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlencode
 
-from azure.core.credentials import TokenCredential
+from azure.core.credentials import AccessTokenInfo, TokenCredential
 from azure.core.exceptions import DecodeError, HttpResponseError
 from azure.core.rest import HttpRequest
 from azure.identity import (
@@ -27,7 +28,7 @@ from kmsplug_protocol import ErrorCode, Outcome, Vendor
 from kmsplug_sdk import DriverError
 from kmsplug_sdk.call import current_call
 
-from ._errors import SERVICE, azure_errors
+from ._errors import SERVICE, LoginFailedError, azure_errors
 from ._wire import Answer
 from .config import AzureConfig, ClientCertificate, ClientSecret, ManagedIdentity, WorkloadIdentity
 
@@ -37,6 +38,9 @@ _API_VERSION: Final = "2025-07-01"
 _LONGEST_S: Final = 30.0  # of a request without a deadline
 _LOGIN_READ_S: Final = 10.0
 _LONGEST_TOKEN: Final = 64 * 1024
+# It logs refusals of a login as warnings, with the text in which Entra quotes what was refused.
+logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
+
 # With this in the environment the SDK's managed identity becomes a token exchange, without a word.
 _OTHER_LOGIN: Final = "AZURE_FEDERATED_TOKEN_FILE"
 
@@ -54,10 +58,10 @@ class VaultClient:
     def __init__(self, config: AzureConfig) -> None:
         self._connect_s = config.connect_timeout_s
         trust = {} if config.ca_file is None else {"connection_verify": str(config.ca_file)}
-        self._credential = _credential(config, trust)
+        self._credential = _Login(_credential(config, trust))
         self._client = KeyClient(
             config.vault_url,
-            self._credential,
+            cast(TokenCredential, self._credential),  # all of it that the SDK uses
             api_version=_API_VERSION,
             verify_challenge_resource=config.verify_challenge_resource,
             retry_total=0,  # by default it repeats POSTs that may have been carried out
@@ -128,12 +132,29 @@ class VaultClient:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-        close = getattr(self._credential, "close", None)
-        if close is not None:
-            close()
+        self._credential.close()
 
 
-def _credential(config: AzureConfig, trust: Mapping[str, str]) -> TokenCredential:
+class _Login:
+    """A credential whose failures are known as such: the SDK raises the same for the vault's connection."""
+
+    def __init__(self, credential: Any) -> None:
+        self._credential = credential
+
+    def get_token_info(self, *scopes: str, options: Any = None) -> AccessTokenInfo:
+        try:
+            found: AccessTokenInfo = self._credential.get_token_info(*scopes, options=options)
+        except DriverError:
+            raise
+        except Exception as error:
+            raise LoginFailedError from error
+        return found
+
+    def close(self) -> None:
+        self._credential.close()
+
+
+def _credential(config: AzureConfig, trust: Mapping[str, str]) -> Any:
     """Return the login that the settings name, and no other."""
     common: dict[str, Any] = {
         "retry_total": 0,
@@ -188,7 +209,7 @@ def _assertion(token_file: Path) -> str:
     return token
 
 
-def _managed(login: ManagedIdentity, common: dict[str, Any]) -> TokenCredential:
+def _managed(login: ManagedIdentity, common: dict[str, Any]) -> Any:
     if _OTHER_LOGIN in os.environ:
         raise DriverError(
             ErrorCode.CONFIGURATION_ERROR,
@@ -207,7 +228,7 @@ def _managed(login: ManagedIdentity, common: dict[str, Any]) -> TokenCredential:
     )
 
 
-def _certificate(login: ClientCertificate, entra: dict[str, Any]) -> TokenCredential:
+def _certificate(login: ClientCertificate, entra: dict[str, Any]) -> Any:
     password = None if login.password is None else login.password.get_secret_value()
     try:
         return CertificateCredential(

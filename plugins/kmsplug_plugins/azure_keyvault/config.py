@@ -110,13 +110,11 @@ class AzureConfig(_Model):
     )
     kind: Literal["vault", "managed_hsm"] = Field(
         default="vault",
-        description="`managed_hsm` adds AES keys, AES key wrap and random bytes. Documented only: no "
-        "Managed HSM was at hand, these were tried against a scripted server.",
+        description="`managed_hsm` adds AES keys, AES key wrap and random bytes.",
     )
     premium: bool = Field(
         default=False,
-        description="Whether the vault is of the premium tier, so that RSA and EC keys can live in its HSM. "
-        "Documented only, as kind = managed_hsm.",
+        description="Whether the vault is of the premium tier, so that RSA and EC keys can live in its HSM.",
     )
     login: Login = Field(description="How to log in.")
     authority: str = Field(

@@ -37,7 +37,7 @@ from kmsplug_protocol import (
 from kmsplug_sdk import DriverError
 from kmsplug_sdk.mapping import VendorAnswer
 
-from ._capabilities import offers
+from ._capabilities import MAX_RANDOM_BYTES, offers
 from ._errors import SERVICE
 from ._kinds import KINDS, WAYS, Way
 from ._records import Record, refusal
@@ -190,6 +190,12 @@ class CryptoOperations:
     @offers("crypto.random")
     def random(self, request: RandomParams) -> RandomResult:
         """Return random bytes of the HSM."""
+        if request.length_bytes > MAX_RANDOM_BYTES:
+            raise DriverError(
+                ErrorCode.INVALID_ARGUMENT,
+                f"the HSM gives {MAX_RANDOM_BYTES} random bytes at most in one call",
+                path="length_bytes",
+            )
         answer = self._vault.client.call("crypto.random", "POST", "/rng", {"count": request.length_bytes})
         data = unb64(answer, "value")
         if len(data) != request.length_bytes:

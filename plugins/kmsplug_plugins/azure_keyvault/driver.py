@@ -1,7 +1,7 @@
 """The Azure driver: keys of one Key Vault or Managed HSM, used by the service itself.
 
-It is tried against scripted servers that speak the service's REST interface; what only a real account or HSM
-could show is marked "documented only" in its settings, its warnings and in `docs/drivers/azure_keyvault.md`.
+It is tried against a server of our own that speaks the service's REST interface, so every promise is marked
+as documented only; `docs/drivers/azure_keyvault.md` tells what that means.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,8 @@ from .key_operations import KeyOperations
 from .lifecycle_operations import LifecycleOperations
 
 _PROBE: Final = b"kmsplug health check"
-_DOCUMENTED_ONLY: Final = (
-    "documented only: {} was tried against a scripted server, never against Azure; "
-    "see docs/drivers/azure_keyvault.md"
+_FOR_EMULATORS: Final = (
+    "verify_challenge_resource is off, which is for emulators: a vault of Azure needs it on"
 )
 
 
@@ -70,7 +69,7 @@ class AzureKeyVaultDriver(
             identity=f"azure:{config.vault_url.removeprefix('https://')}",
             key_namespace=(config.namespace,),
             capabilities=rows(config, days),
-            warnings=_warnings(config),
+            warnings=() if config.verify_challenge_resource else (_FOR_EMULATORS,),
         )
 
     def health(self, depth: HealthDepth) -> Sequence[HealthCheck]:
@@ -108,14 +107,3 @@ class AzureKeyVaultDriver(
             raise
         told = [read(item).attributes.get("recoverableDays") for item in items]
         return next((int(days) for days in told if days), vault.config.recoverable_days)
-
-
-def _warnings(config: AzureConfig) -> tuple[str, ...]:
-    found = []
-    if config.kind == "managed_hsm":
-        found.append(_DOCUMENTED_ONLY.format("Managed HSM"))
-    if config.premium:
-        found.append(_DOCUMENTED_ONLY.format("the HSM of the premium tier"))
-    if not config.verify_challenge_resource:
-        found.append("verify_challenge_resource is off: this is for emulators, a vault of Azure needs it on")
-    return tuple(found)

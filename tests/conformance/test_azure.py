@@ -1,0 +1,50 @@
+"""The Azure driver keeps to SPEC.md, as a program, against a scripted vault and a scripted Managed HSM."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from backends.azure_fake import AzureFake, azure_fake
+from conformance.drivers import failures, skipped
+from kmsplug_host.conformance import CASES, Report, run
+from support.azure import HSM, VAULT, led_to
+
+# What the driver leaves to the host's shims, or to nobody.
+NOT_OFFERED = {
+    "framing.limit_of_answers", "keys.alias", "keys.import", "states.set_state", "crypto.data_key",
+    "crypto.reencrypt", "crypto.batch", "binding.order", "signing.mac", "signing.mac_mismatch",
+    "signing.encapsulate", "signing.derive", "keystores.provision", "keystores.own", "keystores.trust",
+}  # fmt: skip
+NO_AES = {"crypto.layout", "crypto.random", "binding.associated_data", "binding.nothing_bound"}
+
+# Beside what both have: where the Managed HSM does something that the vault does not.
+OF_AES = {
+    case.id for case in CASES if case.id.startswith(("binding.", "crypto."))
+} | {"states.rotate", "states.disable", "keys.create", "keys.public_key"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureFake]:
+    with azure_fake(tmp_path_factory.mktemp("azure")) as running, led_to(running):
+        yield running
+
+
+def conformance(config: dict[str, Any], only: set[str] | None = None) -> Report:
+    return run([sys.executable, "-m", "kmsplug_plugins.azure_keyvault"], config, only=only, timeout_s=120)
+
+
+def test_a_vault_conforms(fake: AzureFake) -> None:
+    fake.vault.nowhere = 1  # keys that are deleted or recovered take their time
+    report = conformance(VAULT)
+
+    assert failures(report) == {}
+    assert skipped(report).keys() == NOT_OFFERED | NO_AES
+
+
+def test_a_managed_hsm_conforms_in_what_a_vault_does_not_have(fake: AzureFake) -> None:
+    fake.hsm.rotation_copies_tags = True
+    report = conformance(HSM, OF_AES)
+
+    assert failures(report) == {}
+    assert skipped(report).keys() == NOT_OFFERED & OF_AES
