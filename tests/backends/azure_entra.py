@@ -127,6 +127,7 @@ class Entra:
         applications: By client id.
         given: The claims of the tokens that it gave, in order.
         lifetime_s: Of the tokens that it gives.
+        expires_in: What it tells clients of that; None: the truth.
     """
 
     def __init__(self) -> None:
@@ -134,6 +135,7 @@ class Entra:
         self.applications = {CLIENT: Application()}
         self.given: list[dict[str, Any]] = []
         self.lifetime_s = 3600.0
+        self.expires_in: int | None = None
 
     def discovery(self, path: str) -> dict[str, Any]:
         """Answer what clients ask before they log in."""
@@ -170,7 +172,7 @@ class Entra:
         """Return a token, as the endpoint does."""
         self.given.append({"aud": audience, "tid": TENANT, **claims})
         token = self.issuer.token(lifetime_s=self.lifetime_s, **self.given[-1])
-        seconds = int(self.lifetime_s)
+        seconds = int(self.lifetime_s) if self.expires_in is None else self.expires_in
         return {
             "access_token": token,
             "token_type": "Bearer",
@@ -220,6 +222,6 @@ def _check_by_certificate(
     except InvalidSignature:
         raise TokenError("AADSTS700027") from None
     claims = json.loads(unb64(assertion.split(".")[1]))
-    good = {header.get("x5t"), header.get("x5t#S256")} & thumbprints
+    good = {str(header.get(name)).rstrip("=") for name in ("x5t", "x5t#S256")} & thumbprints
     if not good or claims["sub"] != client_id or claims["exp"] <= time.time():
         raise TokenError("AADSTS700027")

@@ -10,6 +10,7 @@ from backends.azure_entra import CLIENT, TENANT
 from backends.azure_fake import AzureFake
 from backends.azure_vault import HSM_HOST, VAULT_HOST
 from kmsplug_plugins.azure_keyvault.driver import AzureKeyVaultDriver
+from kmsplug_protocol import encode_frame, jsonrpc
 from kmsplug_sdk.testing import DriverClient, run_driver
 
 SECRET_LOGIN: Final = {
@@ -71,6 +72,17 @@ class Session:
         answer = self._client.call(method, params)
         assert "error" in answer, answer["result"]
         return {"message": answer["error"]["message"], **answer["error"]["data"]}
+
+    def begin(self, method: str, /, **params: Any) -> str:
+        """Send a request, and go on; return its id."""
+        self._client.send(encode_frame(jsonrpc.request(method, params, method)))
+        return method
+
+    def end(self, request_id: str) -> dict[str, Any]:
+        """Return the response to a request that was begun."""
+        answer = self._client.receive()
+        assert answer["id"] == request_id
+        return answer
 
     def make(
         self, algorithm: str = "RSA_2048", usage: str = "ENCRYPT_DECRYPT", **members: Any

@@ -8,7 +8,7 @@ request of its own to the service.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from azure.core.credentials import AccessTokenInfo, TokenCredential
 from azure.core.exceptions import DecodeError, HttpResponseError
-from azure.core.rest import HttpRequest
+from azure.core.rest import HttpRequest, HttpResponse
 from azure.identity import (
     CertificateCredential,
     ClientAssertionCredential,
@@ -58,10 +58,10 @@ class VaultClient:
     def __init__(self, config: AzureConfig) -> None:
         self._connect_s = config.connect_timeout_s
         trust = {} if config.ca_file is None else {"connection_verify": str(config.ca_file)}
-        self._credential = _Login(_credential(config, trust))
+        self._login = _Login(partial(_credential, config, trust))
         self._client = KeyClient(
             config.vault_url,
-            cast(TokenCredential, self._credential),  # all of it that the SDK uses
+            cast(TokenCredential, self._login),  # all of it that the SDK uses
             api_version=_API_VERSION,
             verify_challenge_resource=config.verify_challenge_resource,
             retry_total=0,  # by default it repeats POSTs that may have been carried out
@@ -102,26 +102,13 @@ class VaultClient:
                 outcome=Outcome.NOT_APPLIED,
             )
         request = HttpRequest(method, path + (f"?{urlencode(query)}" if query else ""), json=body)
-        with azure_errors(operation, withhold=withhold):
-            try:
-                response = self._client.send_request(
-                    request, connection_timeout=min(self._connect_s, left), read_timeout=left
-                )
-            except ValueError as error:
-                # Of the challenge: its text names hosts, and nothing else that the SDK does here raises it.
-                raise DriverError(
-                    ErrorCode.CONFIGURATION_ERROR,
-                    "the vault's login challenge does not fit its address: check vault_url",
-                    path="vault_url",
-                ) from error
-            if not _SUCCESS <= response.status_code < _REDIRECTION:
-                raise HttpResponseError(response=response)
-            try:
-                found = response.json() if response.content else {}
-            except ValueError as error:
-                raise DecodeError("the answer is no JSON", response=response) from error
-            if not isinstance(found, dict):
-                raise DecodeError("the answer is no object", response=response)
+        try:
+            with azure_errors(operation, withhold=withhold):
+                response = self._send(request, left)
+                found = _object(response)
+        except DriverError as error:
+            self._renew_after(error)
+            raise
         headers = response.headers
         return Answer(
             found,
@@ -129,17 +116,51 @@ class VaultClient:
             headers.get("x-ms-keyvault-region"),
         )
 
+    def _send(self, request: HttpRequest, left_s: float) -> HttpResponse:
+        connect_s = min(self._connect_s, left_s)
+        try:
+            response = self._client.send_request(request, connection_timeout=connect_s, read_timeout=left_s)
+        except ValueError as error:
+            # Of the challenge: its text names hosts, and nothing else that the SDK does here raises it.
+            raise DriverError(
+                ErrorCode.CONFIGURATION_ERROR,
+                "the vault's login challenge does not fit its address: check vault_url",
+                path="vault_url",
+            ) from error
+        if not _SUCCESS <= response.status_code < _REDIRECTION:
+            raise HttpResponseError(response=response)
+        return response
+
+    def _renew_after(self, error: DriverError) -> None:
+        """Get another token where the vault refused one; what the login itself refused stays refused."""
+        refused = error.code is ErrorCode.AUTHENTICATION_FAILED
+        if refused and error.data.vendor is not None and error.data.vendor.service == SERVICE:
+            self._login.renew()
+            error.data = error.data.model_copy(update={"credential_renewed": True})
+
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-        self._credential.close()
+        self._login.close()
+
+
+def _object(response: HttpResponse) -> dict[str, Any]:
+    try:
+        found = response.json() if response.content else {}
+    except ValueError as error:
+        raise DecodeError("the answer is no JSON", response=response) from error
+    if not isinstance(found, dict):
+        raise DecodeError("the answer is no object", response=response)
+    return found
 
 
 class _Login:
     """A credential whose failures are known as such: the SDK raises the same for the vault's connection."""
 
-    def __init__(self, credential: Any) -> None:
-        self._credential = credential
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._credential = make()
+        self._retired: Any = None
 
     def get_token_info(self, *scopes: str, options: Any = None) -> AccessTokenInfo:
         try:
@@ -150,8 +171,17 @@ class _Login:
             raise LoginFailedError from error
         return found
 
+    def renew(self) -> None:
+        """Forget the tokens: one that was good by its dates was refused."""
+        retired, self._retired = self._retired, self._credential  # which others may be asking right now
+        self._credential = self._make()
+        if retired is not None:
+            retired.close()
+
     def close(self) -> None:
         self._credential.close()
+        if self._retired is not None:
+            self._retired.close()
 
 
 def _credential(config: AzureConfig, trust: Mapping[str, str]) -> Any:

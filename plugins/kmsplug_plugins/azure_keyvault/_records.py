@@ -24,7 +24,7 @@ from kmsplug_protocol import (
 )
 from kmsplug_sdk import DriverError
 
-from ._kinds import HSM_SUFFIX, OPERATIONS, algorithm_of, usage_of
+from ._kinds import HSM_SUFFIX, KINDS, OPERATIONS, algorithm_of, usage_of
 from ._wire import Answer
 
 NOTE_TAG: Final = "kmsplug"
@@ -78,7 +78,7 @@ class Note:
                 made_by=members.get("m", ""),
                 pending=tuple(filter(None, members.get("n", "").split(","))),
                 born=int(members.get("b", "0")),
-                waits_for=members.get("w", ""),
+                waits_for=_waits_for(members),
                 imported=members.get("o", "") == "imported",
             )
         except ValueError:
@@ -200,6 +200,12 @@ class Record:
         """Return the tags as the service keeps them, ours included."""
         text = self.note.write()
         return {**self.tags, NOTE_TAG: text} if text else dict(self.tags)
+
+
+def _waits_for(members: Mapping[str, str]) -> str:
+    """Return the usage of the material that a version waits for; of what kind, it must say too."""
+    usage = members.get("w", "")
+    return usage and KeyUsage(usage) if members.get("a", "") in KINDS else ""
 
 
 def read(body: Mapping[str, Any]) -> Record:

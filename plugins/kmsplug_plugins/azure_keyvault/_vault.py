@@ -1,5 +1,6 @@
 """Finding keys and their versions in the vault."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -91,10 +92,7 @@ class Vault:
             for item in self.items(operation, f"/keys/{current.name}/versions")
             if not (record := read(item)).note.waits_for
         ]
-        return sorted(
-            found,
-            key=lambda one: (one.version == current.version, one.created, one.note.generation, one.version),
-        )
+        return sorted(found, key=lambda one: _place(one, current.version))
 
     def items(self, operation: str, path: str) -> Iterator[dict[str, Any]]:
         """Yield the items of a list, over all its pages."""
@@ -123,6 +121,11 @@ class Vault:
     def is_deleted(self, operation: str, name: str) -> bool:
         """Tell whether a key is among the deleted ones."""
         return self.deleted(operation, name) is not None
+
+
+def _place(record: Record, current: str) -> tuple[bool, int, float, str]:
+    """Return what orders versions; one that no note places was made after the others of its second."""
+    return record.version == current, record.created, record.note.generation or math.inf, record.version
 
 
 def usable(record: Record) -> bool:
