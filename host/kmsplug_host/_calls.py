@@ -9,6 +9,7 @@ from ._deadline import Deadline, caller_deadline
 from ._native import Native
 from ._plugin import Plugin
 from ._resolver import Resolver
+from .catalog import CatalogHandle
 from .config import DataKeySettings, KeystoreSettings
 from .errors import (
     AccessDenied,
@@ -25,6 +26,7 @@ from .errors import (
 )
 from .resilience import Resilience
 from .shims.data_keys import Check, DataKeys
+from .shims.states import MAKES, OPENS
 
 _ResultT = TypeVar("_ResultT", bound=Model)
 
@@ -53,16 +55,25 @@ class Calls:
         name: Name of the keystore, for errors.
         settings: Its table.
         plugin: The plugin behind it.
+        catalog: What shims keep; None: nothing.
     """
 
-    def __init__(self, name: str, settings: KeystoreSettings, plugin: Plugin) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: KeystoreSettings,
+        plugin: Plugin,
+        catalog: CatalogHandle | None = None,
+    ) -> None:
         self.name = name
         self._native = Native(name, settings, plugin)
-        self._resolver = Resolver(self._native)
+        self._resolver = Resolver(self._native, catalog)
         self.data_keys: DataKeys[Any] = DataKeys(settings.data_key_cache)
         """Keys to seal with that are used again."""
         self.opened_keys: DataKeys[Any] = DataKeys(_for_opening(settings))
         """Data keys that were unwrapped, to open with again."""
+        self.data_keys.check = lambda key_id: self._resolver.check(key_id, MAKES)
+        self.opened_keys.check = lambda key_id: self._resolver.check(key_id, OPENS)
 
     @property
     def resilience(self) -> Resilience:

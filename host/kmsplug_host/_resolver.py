@@ -9,18 +9,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kmsplug_protocol import Capability, KeyAlgorithm, Model, Operation
+from kmsplug_protocol import Capability, Key, KeyAlgorithm, KeyState, Model, Operation
 
 from ._deadline import Deadline
 from ._native import Native
 from ._rows import Rows
+from .catalog import CatalogHandle
 from .config import KeystoreSettings
 from .errors import KmsplugError, PluginUnavailable, PolicyDenied, UnsupportedOperation
 from .shims import registry
+from .shims.keeper import KEEPERS, LIFECYCLE, Keeper, keeper_of
+from .shims.managed import Managed
 from .shims.shim import Shim
 
 NATIVE: Final = "native"
 NO: Final = "no"
+
+_PURGE: Final = "key.purge"
+_NO_WINDOW: Final = "the provider destroys at once, and nothing here keeps a deletion window"
+_NEEDS_CATALOG: Final = "the shim lifecycle keeps one: see [catalog] in docs/configuration.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +59,54 @@ class Resolver:
         native: The keystore as its driver does it.
     """
 
-    def __init__(self, native: Native) -> None:
+    def __init__(self, native: Native, handle: CatalogHandle | None = None) -> None:
         self._native = native
+        self.bind(handle)
+
+    def bind(self, handle: CatalogHandle | None) -> None:
+        """Go on with another catalog, or with none."""
+        self._handle = handle
+        self._managed = None if handle is None else Managed(self._native, handle, self._below, self._keeper)
+        self._keeps: tuple[Rows, bool] | None = None
+
+    @property
+    def managed(self) -> Managed | None:
+        """What the catalog's shims do; None: the provider leaves nothing to them, or there is no catalog."""
+        if self._managed is None:
+            return None
+        try:
+            rows = self._native.rows
+        except PluginUnavailable:
+            return None
+        known = self._keeps
+        if known is None or known[0] is not rows:
+            known = self._keeps = rows, _leaves_any(rows, self._native.settings)
+        return self._managed if known[1] else None
+
+    def _keeper(self, wire: str, key: Key | None) -> Keeper | None:
+        algorithm = None if key is None else key.algorithm
+        return keeper_for(self._native.rows, self._native.settings, wire, algorithm)
+
+    def describe(self, key_id: str, deadline: Deadline) -> Key:
+        """Return what never changes about the key that an id or alias names."""
+        managed = self.managed
+        return (self._native if managed is None else managed).describe(key_id, deadline)
+
+    def check(self, key_id: str, allowed: frozenset[KeyState]) -> None:
+        """See whether the state that the host keeps allows something; for what is done without a call.
+
+        Raises:
+            KmsplugError: The error of its state.
+        """
+        managed = self.managed
+        if managed is not None:
+            managed.check(key_id, allowed, Deadline.after(self._native.plugin.settings.deadline_s))
+
+    def forget(self) -> None:
+        """Learn anew what the keys are and in which state."""
+        self._native.forget_descriptions()
+        if self._managed is not None:
+            self._managed.forget()
 
     def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         """Carry out an operation.
@@ -63,6 +116,24 @@ class Resolver:
             PolicyDenied: A shim could, and this keystore forbids it.
             KmsplugError: Anything else that went wrong.
         """
+        managed = self.managed
+        if managed is not None:
+            answer: Model = managed.call(operation, params, deadline)
+            return answer
+        if operation.wire == _PURGE and self._purges_at_once():
+            raise UnsupportedOperation(_NO_WINDOW, hint=_NEEDS_CATALOG)
+        return self._below(operation, params, deadline)
+
+    def _purges_at_once(self) -> bool:
+        """Tell whether the driver leaves the deletion window to the host, and nothing keeps it."""
+        try:
+            rows = self._native.rows
+        except PluginUnavailable:
+            return False
+        return bool(rows.of(_PURGE)) and not rows.of("key.schedule_deletion")
+
+    def _below(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
+        """Carry out an operation that needs no catalog."""
         shim = self._chosen(operation.wire, params, deadline)
         if shim is None:
             try:
@@ -91,9 +162,9 @@ class Resolver:
             return None
         algorithm = None
         key_id = getattr(params, "key_id", None)
+        if key_id is not None and not rows.of("key.get"):
+            return None
         if key_id is not None:
-            if not rows.of("key.get"):
-                return None
             algorithm = self._native.describe(key_id, deadline).algorithm
         mechanism = getattr(params, "mechanism", None)
         row = rows.find(wire, algorithm, mechanism)
@@ -104,12 +175,30 @@ class Resolver:
                 return shim
         return None
 
+    def can_do(self, wire: str, key_id: str, deadline: Deadline) -> Offer:
+        """Tell who does an operation with a key."""
+        if not self._native.rows.of("key.get"):
+            return self.offer(wire)  # which key it is cannot be known
+        managed = self.managed
+        found = self.offer(wire, self.describe(key_id, deadline).algorithm)
+        withheld = None if managed is None else managed.withheld(wire, key_id, deadline)
+        return found if withheld is None else Offer(wire, NO, withheld)
+
     def offer(self, wire: str, algorithm: KeyAlgorithm | None = None) -> Offer:
         """Tell who does an operation, with keys of an algorithm or with any."""
-        return offer(self._native.rows, self._native.settings, wire, algorithm)
+        return offer(
+            self._native.rows, self._native.settings, wire, algorithm, catalog=self._handle is not None
+        )
 
 
-def offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgorithm | None = None) -> Offer:
+def offer(
+    rows: Rows,
+    settings: KeystoreSettings,
+    wire: str,
+    algorithm: KeyAlgorithm | None = None,
+    *,
+    catalog: bool,
+) -> Offer:
     """Tell who does an operation, with these rows and settings.
 
     Args:
@@ -117,7 +206,14 @@ def offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgor
         settings: What the keystore's configuration allows.
         wire: The operation.
         algorithm: Of the key; default: any.
+        catalog: Whether there is one.
     """
+    kept = catalog and is_allowed(settings, LIFECYCLE.name)
+    if wire == _PURGE and not kept and rows.of(wire) and not rows.of("key.schedule_deletion"):
+        return Offer(wire, NO, _NO_WINDOW)
+    keeper = keeper_of(wire)
+    if keeper is not None:
+        return _kept(rows, settings, wire, algorithm, keeper=keeper, catalog=catalog)
     shims = registry.shims_of(wire)
     if algorithm is not None or not any(shim.algorithms for shim in shims):
         return _offer(rows, settings, wire, algorithm)
@@ -134,6 +230,55 @@ def offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgor
     return next((offers[each] for each in served), Offer(wire, NO, registry.reason(wire)))
 
 
+def _kept(
+    rows: Rows,
+    settings: KeystoreSettings,
+    wire: str,
+    algorithm: KeyAlgorithm | None,
+    *,
+    keeper: Keeper,
+    catalog: bool,
+) -> Offer:
+    """Tell who does an operation that a shim with a catalog could do."""
+    own = tuple(row for row in rows.of(wire) if algorithm is None or row.key_algorithm in (None, algorithm))
+    if algorithm is not None or not own:
+        if catalog and keeper_for(rows, settings, wire, algorithm) is keeper:
+            return Offer(wire, keeper.label, f"made of {', '.join(keeper.needs)} and the catalog")
+        lacking = keeper.lacking(rows, algorithm) or keeper.otherwise
+        if not is_allowed(settings, keeper.name):
+            lacking = "forbidden by the configuration of this keystore"
+        elif not catalog:
+            lacking = "needs a catalog, and the configuration has no [catalog]"
+        return Offer(wire, NATIVE, rows=own) if own else Offer(wire, NO, f"{keeper.label}: {lacking}")
+    others = [each for each in sorted(rows.algorithms()) if keeper_for(rows, settings, wire, each) is keeper]
+    if not catalog or not others:
+        return Offer(wire, NATIVE, rows=own)
+    if len(others) == len(rows.algorithms()):
+        return Offer(wire, keeper.label, "not offered natively with all that belongs to it")
+    return Offer(wire, NATIVE, f"{keeper.label} with {', '.join(others)}", own, tuple(others))
+
+
+def keeper_for(
+    rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgorithm | None
+) -> Keeper | None:
+    """Return the shim with a catalog to which the provider leaves an operation, if it can and may do it."""
+    keeper = keeper_of(wire)
+    if keeper is None or not is_allowed(settings, keeper.name) or keeper.lacking(rows, algorithm):
+        return None
+    return keeper if keeper.stands_in(rows, wire, algorithm) else None
+
+
+def _leaves_any(rows: Rows, settings: KeystoreSettings) -> bool:
+    algorithms = (None, *rows.algorithms())
+    return any(
+        keeper_for(rows, settings, wire, algorithm)
+        for keeper in KEEPERS
+        for group in keeper.groups
+        for wire in group
+        for algorithm in algorithms
+    )
+
+
 def _offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgorithm | None) -> Offer:
     own = tuple(row for row in rows.of(wire) if algorithm is None or row.key_algorithm in (None, algorithm))
     if own:
@@ -143,6 +288,8 @@ def _offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgo
         if shim.algorithms is not None and algorithm not in shim.algorithms:
             continue
         lacking = shim.lacking(rows, algorithm, None)
+        if shim.algorithms is not None and not rows.of("key.get"):
+            lacking = "needs key.get"
         if lacking is None and is_allowed(settings, shim.name):
             return Offer(wire, shim.label, f"made of {shim.needs}")
         reason = f"{shim.label}: {lacking or 'forbidden by the configuration of this keystore'}"
@@ -168,12 +315,12 @@ def check_allowed(settings: KeystoreSettings, shim: str, wire: str, keystore: st
         )
 
 
-def unmet(capabilities: Iterable[Capability], settings: KeystoreSettings) -> list[str]:
+def unmet(capabilities: Iterable[Capability], settings: KeystoreSettings, *, catalog: bool) -> list[str]:
     """Return what a keystore requires and will not get, a sentence each."""
     rows, found = Rows(capabilities), []
     for demand in settings.require:
         wire, _, algorithm = demand.partition(":")
-        answer = offer(rows, settings, wire, KeyAlgorithm(algorithm) if algorithm else None)
+        answer = offer(rows, settings, wire, KeyAlgorithm(algorithm) if algorithm else None, catalog=catalog)
         if not answer:
             found.append(f"{demand} is not offered: {answer.reason}")
     return found

@@ -26,6 +26,7 @@ from ._replica import START_DEADLINE_S
 from ._resolver import is_allowed, unmet
 from ._status import PluginStatus
 from ._supervisor import Supervisor, run_together
+from .catalog import CatalogHandle
 from .config import Source as SettingsSource
 from .config import load
 from .errors import ConfigurationError, InvalidArgument, PluginUnavailable
@@ -74,6 +75,7 @@ class Host:
         self._plugins: dict[str, Plugin] = {}
         self._others: list[Plugin] = []  # that come or go by a reload
         self._keystores: dict[str, Keystore] = {}
+        self._catalog: CatalogHandle | None = None
 
     @classmethod
     def open(
@@ -132,6 +134,8 @@ class Host:
         for keystore in self._keystores.values():
             keystore.close()
         run_together([functools.partial(plugin.close, deadline) for plugin in plugins], "kmsplug-close")
+        if self._catalog is not None:
+            self._catalog.close()
         self._events.close()
 
     def reload(self, source: _Given | None = None) -> None:
@@ -351,19 +355,27 @@ class Host:
     def _rebind(self) -> None:
         """Put the keystores on the plugins of the configuration."""
         before, after = dict(self._keystores), {}
+        old, self._catalog = self._catalog, self._make_catalog()
         for name, settings in self._source.settings.all_keystores().items():
             plugin = self._plugins.get(settings.plugin)
             if plugin is None:  # not wanted when the host was opened
                 continue
             keystore = before.pop(name, None)
             if keystore is None:
-                keystore = Keystore(name, settings, plugin)
+                keystore = Keystore(name, settings, plugin, self._catalog)
             else:
-                keystore.rebind(settings, plugin)
+                keystore.rebind(settings, plugin, self._catalog)
             after[name] = keystore
         self._keystores = after  # at once: somebody may be asking for one
         for keystore in before.values():
             keystore.remove()
+        if old is not None:
+            old.close()
+
+    def _make_catalog(self) -> CatalogHandle | None:
+        """Return the catalog of the configuration; it is opened when it is needed."""
+        table = self._source.settings.catalog
+        return None if table is None else CatalogHandle(table, self._source.folder, self._redactor)
 
     def _refuse_forked(self) -> None:
         if os.getpid() != self._pid:
@@ -416,9 +428,10 @@ def version() -> str:
 
 def _check_requirements(source: SettingsSource, change: Changeover) -> None:
     """Refuse to open a keystore that will not get what it requires."""
+    has = source.settings.catalog is not None
     for name, keystore in source.settings.all_keystores().items():
         opened = change.opened(keystore.plugin)
-        for reason in () if opened is None else unmet(opened.capabilities, keystore):
+        for reason in () if opened is None else unmet(opened.capabilities, keystore, catalog=has):
             raise ConfigurationError(
                 f"{source.name}: keystores.{name}.require: {reason}", keystore=name, plugin=keystore.plugin
             )

@@ -271,11 +271,25 @@ class KeystoreSettings(_Table):
     breaker: BreakerSettings = BreakerSettings()
 
 
+class CatalogSettings(_Table):
+    """``[catalog]``: where shims keep what they must remember. Without it none of them keeps anything.
+
+    Attributes:
+        url: ``sqlite:////path``, or ``postgresql://...`` where several hosts share it; as a reference
+            ``{ env = "X" }`` where it holds a password. Default: SQLite in a file beside plugins.toml.
+        key_file: File with the key of the rows' MACs; made where there is none.
+    """
+
+    url: _Text | dict[Literal["env", "file"], str] | None = None
+    key_file: _Text | None = None
+
+
 class Settings(_Table):
     """The whole file."""
 
     plugins: dict[_Name, PluginSettings] = Field(min_length=1)
     keystores: dict[_Name, KeystoreSettings] = {}
+    catalog: CatalogSettings | None = None
 
     @model_validator(mode="after")
     def _plugins_exist(self) -> "Settings":

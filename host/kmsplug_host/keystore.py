@@ -9,6 +9,7 @@ from ._envelope_operations import EnvelopeOperations
 from ._key_operations import KeyOperations
 from ._plugin import Plugin
 from ._resolver import Offer
+from .catalog import CatalogHandle
 from .config import KeystoreSettings
 from .errors import InvalidArgument
 from .shims.envelope_format import check_context
@@ -22,14 +23,23 @@ class Keystore(KeyOperations, EnvelopeOperations):
         settings: Its table.
     """
 
-    def __init__(self, name: str, settings: KeystoreSettings, plugin: Plugin) -> None:
-        super().__init__(name, settings, plugin)
+    def __init__(
+        self,
+        name: str,
+        settings: KeystoreSettings,
+        plugin: Plugin,
+        catalog: CatalogHandle | None = None,
+    ) -> None:
+        super().__init__(name, settings, plugin, catalog)
         self.settings = settings
 
-    def rebind(self, settings: KeystoreSettings, plugin: Plugin) -> None:
+    def rebind(
+        self, settings: KeystoreSettings, plugin: Plugin, catalog: CatalogHandle | None = None
+    ) -> None:
         """Go on under other settings, maybe on another plugin. Nothing learnt about the keys is kept."""
         self.settings = settings
         self._native.rebind(settings, plugin)
+        self._resolver.bind(catalog)
         self.rebind_data_keys(settings)
 
     def close(self) -> None:
@@ -40,7 +50,7 @@ class Keystore(KeyOperations, EnvelopeOperations):
     def forget_data_keys(self) -> None:
         """Use no data key from before now, and no description either: an alias may name another key."""
         super().forget_data_keys()
-        self._native.forget_descriptions()
+        self._resolver.forget()
 
     def remove(self) -> None:
         """Refuse every call from now on: the configuration names this keystore no more."""
@@ -92,12 +102,11 @@ class Keystore(KeyOperations, EnvelopeOperations):
             raise InvalidArgument(f"there is no operation {operation!r}", path="operation")
         if key_id is None:
             return self._resolver.offer(operation)
-        key = self.describe(key_id, self.deadline(timeout))
-        return self._resolver.offer(operation, key.algorithm)
+        return self._resolver.can_do(operation, key_id, self.deadline(timeout))
 
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return a key's description for what never changes: its canonical id, algorithm, protection."""
-        return self._native.describe(key_id, deadline)
+        return self._resolver.describe(key_id, deadline)
 
     def wrap_row(
         self,

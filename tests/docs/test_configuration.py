@@ -5,9 +5,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from kmsplug_host import PluginState
+from kmsplug_host import PluginState, config
 from kmsplug_host.config import (
     BreakerSettings,
+    CatalogSettings,
     DataKeySettings,
     KeystoreSettings,
     PluginSettings,
@@ -15,10 +16,13 @@ from kmsplug_host.config import (
     RetrySettings,
     Settings,
 )
+from kmsplug_host.shims import registry
 from pydantic import BaseModel
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
-_MODELS = [PluginSettings, KeystoreSettings, RetrySettings, BreakerSettings, DataKeySettings]
+_MODELS = [
+    PluginSettings, KeystoreSettings, CatalogSettings, RetrySettings, BreakerSettings, DataKeySettings,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("model", _MODELS)
@@ -52,3 +56,10 @@ def test_the_defaults_of_a_keystore_are_those_that_are_documented() -> None:
 
     assert len(defaults) > 8
     assert {name: float(written[name]) for name in defaults} == defaults
+
+
+def test_every_shim_is_described() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "shims.md").read_text(encoding="utf-8")
+
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(registry.NAMES)
+    assert set(config._SHIMS) == set(registry.NAMES)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,21 +14,49 @@ from kmsplug_host.errors import (
     PolicyDenied,
     UnsupportedOperation,
 )
+from kmsplug_protocol import KEYSTORE_API
 from support.portable import check
 
-FEW = {
-    KeyAlgorithm.AES_256_GCM, KeyAlgorithm.AES_256_KW, KeyAlgorithm.EC_P256, KeyAlgorithm.ED25519,
-    KeyAlgorithm.HMAC_SHA_256, KeyAlgorithm.X25519, KeyAlgorithm.ML_KEM_768,
-}  # fmt: skip
+ALWAYS = {KeyAlgorithm.AES_256_GCM, KeyAlgorithm.EC_P256}
+ALSO = {
+    "crypto.mac": KeyAlgorithm.HMAC_SHA_256,
+    "crypto.verify_mac": KeyAlgorithm.HMAC_SHA_256,
+    "crypto.derive": KeyAlgorithm.X25519,
+    "crypto.encapsulate": KeyAlgorithm.ML_KEM_768,
+    "crypto.decapsulate": KeyAlgorithm.ML_KEM_768,
+    "crypto.wrap_key": KeyAlgorithm.AES_256_KW,
+    "crypto.unwrap_key": KeyAlgorithm.AES_256_KW,
+    "key.rotate": KeyAlgorithm.AES_256_KW,
+}
+SHIMS = {
+    "crypto.generate_data_key": "shim:datakey@1",
+    "crypto.wrap_key": "shim:wrap@1",
+    "crypto.unwrap_key": "shim:wrap@1",
+    "crypto.reencrypt": "shim:reencrypt@1",
+    "crypto.verify": "shim:verify@1",
+    "crypto.random": "shim:random@1",
+    "key.enable": "shim:lifecycle@1",
+    "key.disable": "shim:lifecycle@1",
+    "key.set_state": "shim:lifecycle@1",
+    "key.schedule_deletion": "shim:lifecycle@1",
+    "key.cancel_deletion": "shim:lifecycle@1",
+    "key.rotate": "shim:versioning@1",
+    "key.set_alias": "shim:alias@1",
+    "key.remove_alias": "shim:alias@1",
+    "key.tag": "shim:tags@1",
+}
+"""What is done where the provider does not; all else is refused."""
 
 
 @contextmanager
-def mock(*gaps: dict[str, Any], **keystore: Any) -> Iterator[Keystore]:
+def mock(*gaps: dict[str, Any], catalog: Path | None = None, **keystore: Any) -> Iterator[Keystore]:
     """Open a mock that lacks something."""
-    settings = {
+    settings: dict[str, Any] = {
         "plugins": {"mock": {"driver": "mock", "config": {"scenario": {"gap": list(gaps)}}}},
         "keystores": {"main": {"plugin": "mock", "allow_raw": True, **keystore}},
     }
+    if catalog is not None:
+        settings["catalog"] = {"url": f"sqlite:///{catalog}/db", "key_file": str(catalog / "key")}
     with Host.open(settings) as host:
         yield host.keystore("main")
 
@@ -51,44 +80,30 @@ def test_what_the_provider_does_is_native() -> None:
         "crypto.encrypt", "crypto.sign"))  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("lost", "label"),
-    [
-        ("crypto.generate_data_key", "shim:datakey@1"),
-        ("crypto.wrap_key", "shim:wrap@1"),
-        ("crypto.unwrap_key", "shim:wrap@1"),
-        ("crypto.reencrypt", "shim:reencrypt@1"),
-        ("crypto.verify", "shim:verify@1"),
-        ("crypto.random", "shim:random@1"),
-    ],
-)
-def test_a_capability_that_is_lost_is_done_by_its_shim_or_refused(lost: str, label: str) -> None:
-    with mock(gap(lost)) as keystore:
-        assert label in check(keystore, algorithms=FEW, rotations=1)[lost]
+@pytest.mark.parametrize("lost", [operation.wire for operation in KEYSTORE_API])
+def test_each_capability_that_is_lost_is_done_by_a_named_shim_or_refused(lost: str, tmp_path: Path) -> None:
+    with mock(gap(lost), catalog=tmp_path) as keystore:
+        seen = check(keystore, algorithms=ALWAYS | {ALSO.get(lost, KeyAlgorithm.AES_256_GCM)}, rotations=1)
+
+    assert SHIMS.get(lost, "refused") in seen[lost]
+    assert seen[lost] <= {SHIMS.get(lost, "refused"), "refused"}
 
 
-@pytest.mark.parametrize(
-    "lost",
-    [
-        "crypto.encrypt", "crypto.decrypt", "crypto.sign", "crypto.mac", "crypto.verify_mac", "crypto.batch",
-        "crypto.encapsulate", "crypto.decapsulate", "crypto.derive", "key.purge", "key.backup",
-        "key.get_public_key", "key.get_import_parameters", "key.import",
-    ],
-)  # fmt: skip
-def test_what_is_never_shimmed_is_refused_with_the_reason(lost: str) -> None:
-    with mock(gap(lost)) as keystore:
-        assert "refused" in check(keystore, algorithms=FEW, rotations=1)[lost]
-
-
-def test_with_shims_forbidden_nothing_stands_in() -> None:
-    with mock(gap("crypto.generate_data_key", "crypto.verify", "crypto.random"), shims="forbid") as keystore:
-        seen = check(keystore, algorithms=FEW, rotations=1)
+def test_with_shims_forbidden_nothing_stands_in(tmp_path: Path) -> None:
+    with mock(gap(*SHIMS), catalog=tmp_path, shims="forbid") as keystore:
+        seen = check(keystore, algorithms={*ALWAYS, KeyAlgorithm.AES_256_KW}, rotations=1)
 
         key = keystore.create_key("AES_256_GCM")
         with pytest.raises(PolicyDenied, match="envelope"):
             keystore.encrypt(key.key_id, b"data")
-
     assert {how for hows in seen.values() for how in hows} == {"native", "refused"}
+    assert all(seen[wire] == {"refused"} for wire in SHIMS)
+    assert not (tmp_path / "db").exists()
+
+    for wire in SHIMS:
+        forbidden = mock(gap(wire), catalog=tmp_path, shims="forbid", require=[wire])
+        with pytest.raises(ConfigurationError, match=wire), forbidden:
+            pass
 
 
 def test_a_keystore_may_allow_some_shims_only() -> None:

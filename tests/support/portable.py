@@ -98,8 +98,11 @@ def check(
     )
     kinds = [kind for kind in KINDS if algorithms is None or kind[0] in algorithms]
     kinds = [kind for kind in kinds if _makes(keystore, *kind)]
-    assert kinds, "the keystore makes no kind of key that could be tried"
     portable.keystore_operations()
+    if not kinds:
+        assert not keystore.can_do("key.create"), "the keystore makes no kind of key that could be tried"
+        portable.done("key.create", None, lambda: keystore.create_key("AES_256_GCM"))
+        return dict(portable.seen)
     for algorithm, usage in kinds:
         portable.kind(algorithm, usage, rotations)
     portable.importing([algorithm for algorithm, _ in kinds])
@@ -123,7 +126,7 @@ class _Portable:
         self.took("key.create", key)
         assert (key.algorithm, key.usage, key.state) == (algorithm, usage, KeyState.ACTIVE)
         reopen = self._uses(key, other)
-        current = self.keystore.get_key(key.key_id)
+        current = key
         for _ in range(rotations):
             rotated = self.done("key.rotate", key, lambda: self.keystore.rotate_key(key.key_id))
             if rotated is None:
@@ -202,7 +205,9 @@ class _Portable:
     def _enveloped(self, key: Key) -> list[Callable[[], object]]:
         keystore = self.keystore
         allowed = keystore.settings.shims == "allow" or "envelope" in keystore.settings.shims
-        if not allowed or not keystore.can_do("crypto.decrypt", key.key_id):
+        if not allowed or not all(
+            keystore.can_do(wire, key.key_id) for wire in ("crypto.decrypt", "key.get")
+        ):
             return []
         data = b"enveloped" * 5000
         sealed = keystore.encrypt(key.key_id, data, context=_CONTEXT)
@@ -261,6 +266,8 @@ class _Portable:
         keystore, material = self.keystore, bytes(range(32))
         made = self.done("crypto.wrap_key", key, lambda: keystore.wrap_key(key.key_id, material))
         if made is None:
+            if not keystore.can_do("crypto.unwrap_key", key.key_id):
+                self.done("crypto.unwrap_key", key, lambda: keystore.unwrap_key(key.key_id, material))
             return []
 
         def opened() -> None:
@@ -371,14 +378,14 @@ class _Portable:
     def _labels(self, key: Key) -> None:
         keystore, alias = self.keystore, f"alias/portable-{key.key_id[-8:]}"
         if self.done("key.set_alias", key, lambda: keystore.set_alias(key.key_id, alias)) is not None:
-            assert keystore.get_key(alias).key_id == key.key_id
+            assert self.got(alias, "key_id") in (None, key.key_id)
             if key.usage is _U.ENCRYPT_DECRYPT and keystore.can_do("crypto.encrypt", key.key_id):
                 assert keystore.encrypt(alias, b"", format="raw").key_id == key.key_id
             if (
                 self.done("key.remove_alias", key, lambda: keystore.remove_alias(key.key_id, alias))
                 is not None
             ):
-                with pytest.raises(KeyNotFound):
+                with pytest.raises((KeyNotFound, UnsupportedOperation)):
                     keystore.get_key(alias)
         else:
             self.done("key.remove_alias", key, lambda: keystore.remove_alias(key.key_id, alias))
@@ -386,7 +393,7 @@ class _Portable:
         if tagged is not None:
             assert tagged.tags["cost"] == "r&d"
             assert "b" not in keystore.tag_key(key.key_id, {"cost": "new"}, remove=["b"]).tags
-            assert keystore.get_key(key.key_id).tags["cost"] == "new"
+            assert (self.got(key.key_id, "tags") or {"cost": "new"})["cost"] == "new"
 
     def _keeping(self, key: Key) -> None:
         """Backup, and what else is asked about a key."""
@@ -415,16 +422,17 @@ class _Portable:
         keystore = self.keystore
         use = self._making(key)
         if self.done("key.disable", key, lambda: keystore.disable_key(key.key_id)) is not None:
-            assert keystore.get_key(key.key_id).state is KeyState.SUSPENDED
+            assert self.got(key.key_id, "state") in (None, KeyState.SUSPENDED)
             if use is not None:
                 with pytest.raises(KeyDisabled):
                     use()
             if self.done("key.enable", key, lambda: keystore.enable_key(key.key_id)) is not None:
-                assert keystore.get_key(key.key_id).state is KeyState.ACTIVE
+                assert self.got(key.key_id, "state") in (None, KeyState.ACTIVE)
                 for again in [*reopen, *([use] if use else [])]:
                     again()
-            else:
-                return
+            else:  # this one is of no use any more
+                key = self.make(key.algorithm, key.usage)
+                use, reopen = self._making(key), []
         else:
             self.done("key.enable", key, lambda: keystore.enable_key(key.key_id))
         for state in (KeyState.DEACTIVATED, KeyState.ACTIVE):
@@ -551,6 +559,8 @@ class _Portable:
         ):
             with self.may_fail(made is None):
                 self.done(wire, None, call)
+            if wire not in self.seen:
+                self.seen[wire].add("refused")  # there is no keystore to try it with
 
     def done(self, wire: str, key: Key | None, call: Callable[[], _T]) -> _T | None:
         """Make a call and see it done by whom `can_do` named; or refused, and return None."""
@@ -564,10 +574,20 @@ class _Portable:
             assert refusal.outcome is Outcome.NOT_APPLIED
             self.seen[wire].add("refused")
             return None
-        answer = call()
+        try:
+            answer = call()
+        except KeyUsageMismatch:
+            if self.keystore.can_do("key.get"):
+                raise
+            self.seen[wire].add("refused")  # which key it is could not be known before
+            return None
         self.took(wire, answer)
         assert answer.executed_by == offer.how, f"{wire}: {answer.executed_by}, and {offer.how} was named"
         return answer
+
+    def got(self, key_id: str, member: str) -> Any:
+        """Return a member of a key's description; None where keys are not described."""
+        return getattr(self.keystore.get_key(key_id), member) if self.keystore.can_do("key.get") else None
 
     def took(self, wire: str, answer: Result) -> None:
         """Take down who did it."""

@@ -3,6 +3,7 @@
 from typing import Final
 
 from . import aad, datakey, digest, importing, random, reencrypt, verify, wrap
+from .keeper import KEEPERS
 from .shim import Shim
 
 SHIMS: Final = (
@@ -12,7 +13,7 @@ SHIMS: Final = (
 
 ENVELOPE: Final = "envelope"
 
-NAMES: Final = (ENVELOPE, *(shim.name for shim in SHIMS))
+NAMES: Final = (ENVELOPE, *(shim.name for shim in (*SHIMS, *KEEPERS)))
 """What ``shims = [...]`` of a keystore may list."""
 
 _OF_THE_KEY: Final = "only the provider has the key, and nothing else that it does amounts to this"
@@ -22,6 +23,10 @@ _MAC: Final = (
 _OF_THE_PROVIDER: Final = "only the provider can do this"
 
 _REASONS: Final = {
+    **dict.fromkeys(
+        (wire for keeper in KEEPERS for group in keeper.groups for wire in group),
+        "the shim that could do it keeps state, and the configuration has no [catalog] or forbids it",
+    ),
     "key.create": _OF_THE_PROVIDER,
     "key.purge": "only the provider can destroy material, and nothing less may be called so",
     "key.backup": "only the provider can make a copy of a key that never leaves it in clear",

@@ -26,6 +26,10 @@ class Gaps:
         self._withdrawn = [row for row in whole if _place(row) not in kept]
         self._narrowed = [row for row in self.left if row not in whole]
 
+    def leave(self, operation: str) -> bool:
+        """Tell whether anything of an operation is left."""
+        return any(row.operation == operation for row in self.left)
+
     def fit(self, operation: str, request: Any, algorithm: KeyAlgorithm | None) -> Any:
         """Return the request as the keystore takes it.
 

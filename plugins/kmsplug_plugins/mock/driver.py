@@ -18,8 +18,8 @@ from kmsplug_sdk.driver import CapabilityRow, capabilities, operations
 
 from kmsplug_plugins._software.capabilities import provides_each
 from kmsplug_plugins._software.keystore import SoftwareKeystore
-from kmsplug_plugins._software.lifecycle import KEY_NAMESPACE
-from kmsplug_plugins._software.states import moved
+from kmsplug_plugins._software.lifecycle import KEY_NAMESPACE, moment
+from kmsplug_plugins._software.states import moved, scheduled
 
 from ._gaps import Gaps
 from ._journal import Journal
@@ -40,6 +40,8 @@ from .scenario import (
 )
 
 _SERVICE: Final = "mock"
+_PURGE: Final = "key.purge"
+_SCHEDULE: Final = "key.schedule_deletion"
 _ENDS: Final = (
     "the scenario crashes the driver, and without a state_file the keystore ends with it: "
     "a host takes no other in its place"
@@ -124,6 +126,8 @@ class MockDriver(ManagementOperations, SoftwareKeystore, Driver[MockConfig]):
         self._before(play, getattr(request, "key_id", None))
         request = self._gaps.fit(operation, request, self._algorithm(request))
         lag = max((step.rule.calls for step in play.steps if isinstance(step.rule, Lag)), default=0)
+        if operation == _PURGE and not self._gaps.leave(_SCHEDULE):
+            self._store.update(request.key_id, lambda key: scheduled(key, moment()))
         with self._store.lagging(lag):
             result = method(self, request)
         self._after(play)

@@ -40,6 +40,9 @@ class Key(Result):
     enforced_by: Enforcement = Field(
         default=Enforcement.PROVIDER, description="Who keeps the state from being ignored."
     )
+    enforced_in: str | None = Field(
+        default=None, max_length=256, description="Where a state that the host enforces holds."
+    )
     name: Name | None = Field(default=None, description="Display name.")
     origin: Origin = Field(default=Origin.GENERATED, description="Where the material came from.")
     exportable: bool = Field(default=False, description="Whether material can ever leave the provider.")
