@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, overload
 from kmsplug_protocol import DecryptResult, EncryptResult
 
 from ._crypto_operations import CryptoOperations
+from ._deadline import Deadline
 from ._resolver import check_allowed
 from .config import KeystoreSettings
 from .errors import InvalidArgument, PolicyDenied
@@ -115,13 +116,13 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
         plaintext = _as_bytes("plaintext", plaintext)
         if format == "raw":
             self._allow_raw()
-            return self.native_encrypt(
+            return self._encrypt_raw(
                 key_id,
                 bytes(plaintext),
-                deadline=self.deadline(timeout),
                 key_version=key_version,
                 associated_data=associated_data,
                 context=context,
+                deadline=self.deadline(timeout),
             )
         _refuse(format, key_version=key_version, associated_data=associated_data)
         check_allowed(self.settings, ENVELOPE, "encrypting data of any length", self.name)
@@ -376,6 +377,28 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
             min_generation=min_generation,
             deadline=self.deadline(timeout),
         )
+
+    def _encrypt_raw(
+        self,
+        key_id: str,
+        plaintext: bytes,
+        *,
+        key_version: str | None,
+        associated_data: bytes | None,
+        context: Mapping[str, str] | None,
+        deadline: Deadline,
+    ) -> EncryptResult:
+        made = self.native_encrypt(
+            key_id,
+            plaintext,
+            deadline=deadline,
+            key_version=key_version,
+            associated_data=associated_data,
+            context=context,
+        )
+        if associated_data or context:
+            self._resolver.prove_binding(made, associated_data, context, deadline)
+        return made
 
     def _allow_raw(self) -> None:
         if not self.settings.allow_raw:

@@ -5,11 +5,21 @@ the keystore forbids it. What neither does goes to the driver all the same, whos
 and the reason why no shim stood in is added to it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kmsplug_protocol import Capability, Key, KeyAlgorithm, KeyState, Model, Operation
+from kmsplug_protocol import (
+    BY_WIRE,
+    AssociatedData,
+    Capability,
+    EncryptResult,
+    Key,
+    KeyAlgorithm,
+    KeyState,
+    Model,
+    Operation,
+)
 
 from ._deadline import Deadline
 from ._native import Native
@@ -18,6 +28,7 @@ from .catalog import CatalogHandle
 from .config import KeystoreSettings
 from .errors import KmsplugError, PluginUnavailable, PolicyDenied, UnsupportedOperation
 from .shims import registry
+from .shims.binding import prove
 from .shims.keeper import KEEPERS, LIFECYCLE, Keeper, keeper_of
 from .shims.managed import Managed
 from .shims.shim import Shim
@@ -107,6 +118,35 @@ class Resolver:
         self._native.forget_descriptions()
         if self._managed is not None:
             self._managed.forget()
+
+    def prove_binding(
+        self,
+        made: EncryptResult,
+        associated_data: bytes | None,
+        context: Mapping[str, str] | None,
+        deadline: Deadline,
+    ) -> None:
+        """See once that a provider binds associated data, before a raw ciphertext with such is handed out.
+
+        Raises:
+            ShimFailed: It does not. The promise is withdrawn.
+        """
+        try:
+            rows = self._native.rows
+        except PluginUnavailable:
+            return
+        if not rows.of("key.get") or not rows.of("crypto.decrypt"):
+            return
+        algorithm = self.describe(made.key_id, deadline).algorithm
+        row = rows.find("crypto.encrypt", algorithm, made.mechanism)
+        if row is None or row.associated_data is AssociatedData.NONE:
+            return
+        bound = {"associated_data": associated_data} if associated_data else {"context": context}
+        prove(self._native, row, made.key_id, made=made, bound=bound, deadline=deadline, ask=self._ask)
+
+    def _ask(self, wire: str, deadline: Deadline, **arguments: Any) -> Any:
+        operation = BY_WIRE[wire]
+        return self.call(operation, operation.params(**arguments), deadline)
 
     def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         """Carry out an operation.

@@ -153,6 +153,34 @@ def test_what_one_host_changes_every_other_obeys(
         assert other.decrypt(new.ciphertext, key_id=key, format="raw").plaintext == b"new"
 
 
+def test_what_another_host_made_a_moment_ago_opens_at_once(tmp_path: Path) -> None:
+    """A host may be 5 seconds behind, and reads again before it says that something does not open."""
+    with opened(tmp_path, *EVERYTHING) as one, opened(tmp_path, *EVERYTHING) as other:
+        key = one.create_key("AES_256_GCM").key_id
+        signing = one.create_key("EC_P256").key_id
+        for keystore in (one, other):  # both know them, with one version
+            made = keystore.encrypt(key, b"old", format="raw")
+            assert keystore.verify(signing, b"m", keystore.sign(signing, b"m").signature).valid
+
+        one.rotate_key(key)
+        one.rotate_key(signing)
+        new, signature = one.encrypt(key, b"new", format="raw"), one.sign(signing, b"m")
+
+        assert (new.key_version, signature.key_version) == ("2", "2")
+        assert other.decrypt(new.ciphertext, key_id=key, format="raw").plaintext == b"new"
+        assert other.verify(signing, b"m", signature.signature).valid
+        one.rotate_key(key)
+        newer = one.encrypt(key, b"newer")
+        assert other.decrypt(newer.ciphertext).plaintext == b"newer"
+        moved = other.reencrypt(new.ciphertext, key, key)
+        assert (moved.source_key_version, moved.key_version) == ("2", "3")
+        one.disable_key(key)
+        with pytest.raises(KeyDisabled):
+            one.decrypt(made.ciphertext, key_id=key, format="raw")
+        one.enable_key(key)
+        assert other.decrypt(made.ciphertext, key_id=key, format="raw").plaintext == b"old"
+
+
 def test_a_kept_data_key_is_not_used_for_a_key_that_is_disabled_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Shims over real driver processes: the mock with each capability removed in turn, and what is forbidden."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import Any
 
 import pytest
 from kmsplug_host import Host, KeyAlgorithm, Keystore
+from kmsplug_host._rows import Rows
 from kmsplug_host.errors import (
     ConfigurationError,
     InvalidCiphertext,
     KeyUsageMismatch,
     PolicyDenied,
+    ShimFailed,
     UnsupportedOperation,
 )
-from kmsplug_protocol import KEYSTORE_API
+from kmsplug_protocol import KEYSTORE_API, AssociatedData, Capability, Mechanism
+from support.host import logged
 from support.portable import check
 
 ALWAYS = {KeyAlgorithm.AES_256_GCM, KeyAlgorithm.EC_P256}
@@ -186,3 +190,54 @@ def test_who_does_what_is_told_for_a_key_and_for_any() -> None:
         refused = keystore.can_do("crypto.mac")
     assert not refused
     assert "a MAC is never shimmed" in str(refused.reason)
+
+
+def test_a_promise_to_bind_that_is_not_kept_is_withdrawn() -> None:
+    command = [sys.executable, "-I", str(Path(__file__).parents[1] / "drivers" / "forgetful_driver.py")]
+    settings = {
+        "plugins": {"liar": {"command": command, "isolation": "process"}},
+        "keystores": {"main": {"plugin": "liar", "allow_raw": True}},
+    }
+    with logged() as records, Host.open(settings) as host:
+        keystore = host.keystore("main")
+        key = keystore.create_key("AES_256_GCM").key_id
+        assert keystore.can_do("crypto.wrap_key", key).how == "shim:wrap@1"
+
+        with pytest.raises(ShimFailed, match="ignores it"):
+            keystore.encrypt(key, b"data", format="raw", associated_data=b"beside")
+
+        assert any("withdrawn" in message for message in records.messages)
+        rows = [row for row in keystore.capabilities if row.key_algorithm == "AES_256_GCM"]
+        assert {row.associated_data for row in rows} == {"none"}
+        with pytest.raises(UnsupportedOperation, match="associated data"):
+            keystore.encrypt(key, b"data", format="raw", associated_data=b"beside")
+        with pytest.raises((UnsupportedOperation, KeyUsageMismatch)):
+            keystore.wrap_key(key, b"k" * 32)
+        sealed = keystore.encrypt(key, b"data", context={"a": "b"})  # the envelope binds it all the same
+        assert keystore.decrypt(sealed.ciphertext, context={"a": "b"}).plaintext == b"data"
+        with pytest.raises(InvalidCiphertext):
+            keystore.decrypt(sealed.ciphertext, context={"a": "c"})
+
+
+def test_the_row_by_which_a_data_key_is_unwrapped_is_that_of_its_key() -> None:
+    def row(algorithm: KeyAlgorithm, mechanism: Mechanism, bound: AssociatedData) -> Capability:
+        return Capability(
+            operation="crypto.decrypt",
+            key_algorithm=algorithm,
+            mechanism=mechanism,
+            associated_data=bound,
+            wrap_algorithm="vault-transit",
+        )
+
+    aes = row(KeyAlgorithm.AES_256_GCM, Mechanism.AES_256_GCM, AssociatedData.BYTES)
+    rsa = row(KeyAlgorithm.RSA_2048, Mechanism.RSA_OAEP_SHA_256, AssociatedData.NONE)
+    same = row(KeyAlgorithm.RSA_4096, Mechanism.RSA_OAEP_SHA_256, AssociatedData.NONE)
+    rows = Rows([aes, rsa, same])
+
+    assert rows.wraps("crypto.decrypt", None, "vault-transit") == (
+        aes,
+        rsa,
+    )  # which key it is makes a difference
+    assert rows.wraps("crypto.decrypt", KeyAlgorithm.RSA_4096, "vault-transit") == (same,)
+    assert rows.wraps("crypto.decrypt", KeyAlgorithm.AES_256_GCM, "vault-transit") == (aes,)
+    assert rows.wraps("crypto.decrypt", None, "A256GCM") == ()

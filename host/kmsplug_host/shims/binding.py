@@ -3,6 +3,7 @@
 One that ignores the field looks exactly like one that binds it, until it is asked to open with another.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kmsplug_protocol import AssociatedData, Capability
@@ -26,17 +27,25 @@ def bind_of(row: Capability) -> int:
 
 
 def prove(
-    provider: Provider, row: Capability, key_id: str, *, made: Any, label: bytes, deadline: Deadline
+    provider: Provider,
+    row: Capability,
+    key_id: str,
+    *,
+    made: Any,
+    bound: Mapping[str, Any],
+    deadline: Deadline,
+    ask: Callable[..., Any] | None = None,
 ) -> None:
-    """See the provider refuse a ciphertext with another label, once for each wrap algorithm.
+    """See the provider refuse a ciphertext with other associated data, once for each mechanism.
 
     Args:
         provider: The keystore.
         row: What promises to bind.
         key_id: The key.
-        made: What ``crypto.encrypt`` returned for *label*.
-        label: What was bound.
+        made: What ``crypto.encrypt`` returned.
+        bound: What was bound: ``associated_data`` or ``context``, as in the call.
         deadline: For the call.
+        ask: Makes the call; default: the provider.
 
     Raises:
         ShimFailed: It opens all the same. The promise is withdrawn.
@@ -44,16 +53,15 @@ def prove(
     name = row.wrap_algorithm or str(row.mechanism)
     if name in provider.proven:
         return
-    other = bytes([label[0] ^ 1]) + label[1:]
     try:
-        provider.ask(
+        (ask or provider.ask)(
             "crypto.decrypt",
             deadline,
             key_id=key_id,
             key_version=made.key_version,
             mechanism=row.mechanism,
             ciphertext=made.ciphertext,
-            **fmt.provider_arguments(bind_of(row), other, {}),
+            **_other(bound),
         )
     except InvalidCiphertext:
         provider.proven.add(name)
@@ -63,3 +71,14 @@ def prove(
         f"the driver promises to authenticate associated data for {name} and ignores it",
         hint="do not use this driver; report it to its author",
     )
+
+
+def _other(bound: Mapping[str, Any]) -> dict[str, Any]:
+    """Return other associated data of the same kind."""
+    data = bound.get("associated_data")
+    if data:
+        return {"associated_data": bytes([data[0] ^ 1]) + bytes(data[1:])}
+    context = dict(bound["context"])
+    name = next(iter(context))
+    context[name] = f"not {context[name]}"
+    return {"context": context}

@@ -27,7 +27,12 @@ from kmsplug_host.catalog import CatalogHandle, Entry
 from kmsplug_host.errors import (
     AlreadyExists,
     InvalidArgument,
+    InvalidCiphertext,
+    KeyCompromised,
+    KeyDisabled,
+    KeyInvalidState,
     KeyNotFound,
+    KeyPendingDeletion,
     KeystoreCorrupt,
     UnsupportedOperation,
 )
@@ -42,6 +47,10 @@ from .states import refuse
 
 Stands = Callable[[str, Key | None], Keeper | None]
 """Tells which keeper stands in for an operation, with a key or with any; None: the provider does it."""
+
+_MAY_BE_STALE: Final = (
+    InvalidCiphertext, KeyNotFound, KeyDisabled, KeyInvalidState, KeyPendingDeletion, KeyCompromised,
+)  # fmt: skip
 
 _ONE_VERSION: Final = frozenset({"key.backup", "key.get_import_parameters", "key.import"})
 
@@ -91,11 +100,37 @@ class Managed:
             return self._below(operation, params, deadline)
         target = self._records.find(key_id, deadline)
         if operation.wire in MAKING or operation.wire in OPENING:
-            counts = target.key.algorithm.endswith("_GCM") and self._by(VERSIONING, "key.rotate", target)
-            return self._router.use(operation, params, target, deadline, counts=counts)
+            return self._use(operation, params, target, deadline)
         if (reason := self.withheld(operation.wire, key_id, deadline)) is not None:
             raise UnsupportedOperation(reason, hint="the versions are keys of their own at the provider")
         return self._natively(operation.wire, params, target, deadline)
+
+    def _use(self, operation: Operation, params: Any, target: Target, deadline: Deadline) -> Any:
+        """Use a key; where that fails by what is known of it, and that has changed since, once more.
+
+        Another host may have rotated or enabled the key a moment ago. What failed so was not carried out.
+        """
+        try:
+            answer: Any = self._routed(operation, params, target, deadline)
+        except _MAY_BE_STALE:
+            if not self._has_changed(params, target, deadline):
+                raise
+        else:
+            if getattr(answer, "valid", True) or not self._has_changed(params, target, deadline):
+                return answer
+        return self._routed(operation, params, self._records.find(params.key_id, deadline), deadline)
+
+    def _routed(self, operation: Operation, params: Any, target: Target, deadline: Deadline) -> Result:
+        counts = target.key.algorithm.endswith("_GCM") and self._by(VERSIONING, "key.rotate", target)
+        return self._router.use(operation, params, target, deadline, counts=counts)
+
+    def _has_changed(self, params: Any, target: Target, deadline: Deadline) -> bool:
+        """Read anew what is known of a key, and of the one that a ciphertext comes from."""
+        source_id = getattr(params, "source_key_id", None)
+        known = None if source_id is None else self._records.find(source_id, deadline)
+        now = self._records.find(params.key_id, deadline, fresh=True)
+        source = None if source_id is None else self._records.find(source_id, deadline, fresh=True)
+        return now != target or source != known
 
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return what never changes about the key that an id or alias names."""

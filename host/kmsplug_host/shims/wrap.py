@@ -65,7 +65,7 @@ def _run(provider: Provider, params: Any, deadline: Deadline) -> WrapKeyResult |
 
 def _wrap(provider: Provider, key: Key, params: WrapKeyParams, deadline: Deadline) -> WrapKeyResult:
     row = _row(provider, "crypto.encrypt", key)
-    label, arguments, before = _label(provider, key, row)
+    arguments, before = _label(provider, key, row)
     most = None if row.max_input_bytes is None else row.max_input_bytes - len(before)
     if not params.key or (most is not None and len(params.key) > most):
         raise InvalidArgument(f"a key to wrap is 1 to {most} bytes long here", path="key")
@@ -79,7 +79,7 @@ def _wrap(provider: Provider, key: Key, params: WrapKeyParams, deadline: Deadlin
         **arguments,
     )
     if not before:
-        prove(provider, row, params.key_id, made=made, label=label, deadline=deadline)
+        prove(provider, row, params.key_id, made=made, bound=arguments, deadline=deadline)
     return WrapKeyResult(
         key_id=made.key_id,
         key_version=made.key_version,
@@ -92,7 +92,7 @@ def _wrap(provider: Provider, key: Key, params: WrapKeyParams, deadline: Deadlin
 
 def _unwrap(provider: Provider, key: Key, params: UnwrapKeyParams, deadline: Deadline) -> UnwrapKeyResult:
     row = _row(provider, "crypto.decrypt", key)
-    _, arguments, before = _label(provider, key, row)
+    arguments, before = _label(provider, key, row)
     if not params.wrapped_key.startswith(_MAGIC):
         raise fmt.refused()
     try:
@@ -130,14 +130,14 @@ def _row(provider: Provider, operation: str, key: Key) -> Capability:
     return provider.rows.wraps(operation, key.algorithm)[0]
 
 
-def _label(provider: Provider, key: Key, row: Capability) -> tuple[bytes, dict[str, Any], bytes]:
-    """Return the label, the arguments that bind it, and what stands before the key where nothing can."""
+def _label(provider: Provider, key: Key, row: Capability) -> tuple[dict[str, Any], bytes]:
+    """Return the arguments that bind the label, and what stands before the key where nothing can."""
     bind = bind_of(row)
     assert row.wrap_algorithm is not None  # noqa: S101 - that is how it was found
     label = fmt.user_wrap_binding(provider.identity, key.key_id, row.wrap_algorithm, bind)
     if bind == fmt.BIND_NOTHING:
-        return label, {}, label[:_SHORT_LABEL]
-    return label, fmt.provider_arguments(bind, label, {}), b""
+        return {}, label[:_SHORT_LABEL]
+    return fmt.provider_arguments(bind, label, {}), b""
 
 
 SHIM: Final = Shim(
