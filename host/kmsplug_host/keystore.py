@@ -149,6 +149,10 @@ class Keystore(KeyOperations, EnvelopeOperations):
                 )
         return check_context({**context, **self.settings.context})
 
+    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
+        """Believe no more that associated data are authenticated for keys of an algorithm."""
+        self._native.withdraw_binding(algorithm)
+
     def is_proven(self, wrap_algorithm: str) -> bool:
         """Tell whether this keystore was seen to refuse other associated data."""
         return wrap_algorithm in self._native.proven

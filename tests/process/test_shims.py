@@ -14,6 +14,7 @@ from kmsplug_host.errors import (
     InvalidCiphertext,
     KeyUsageMismatch,
     PolicyDenied,
+    ProtocolViolation,
     ShimFailed,
     UnsupportedOperation,
 )
@@ -215,6 +216,22 @@ def test_a_promise_to_bind_that_is_not_kept_is_withdrawn() -> None:
             keystore.wrap_key(key, b"k" * 32)
         sealed = keystore.encrypt(key, b"data", context={"a": "b"})  # the envelope binds it all the same
         assert keystore.decrypt(sealed.ciphertext, context={"a": "b"}).plaintext == b"data"
+        with pytest.raises(InvalidCiphertext):
+            keystore.decrypt(sealed.ciphertext, context={"a": "c"})
+
+
+def test_a_broken_promise_is_found_before_the_first_envelope() -> None:
+    command = [sys.executable, "-I", str(Path(__file__).parents[1] / "drivers" / "forgetful_driver.py")]
+    settings = {"plugins": {"liar": {"command": command, "isolation": "process"}}}
+    with Host.open(settings) as host:
+        keystore = host.keystore("liar")
+        key = keystore.create_key("AES_256_GCM").key_id
+
+        with pytest.raises(ProtocolViolation, match="ignores it"):
+            keystore.encrypt(key, b"data", context={"a": "b"})
+
+        sealed = keystore.encrypt(key, b"data", context={"a": "b"})
+        assert sealed.executed_by == "shim:envelope@1"
         with pytest.raises(InvalidCiphertext):
             keystore.decrypt(sealed.ciphertext, context={"a": "c"})
 

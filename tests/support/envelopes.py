@@ -55,6 +55,7 @@ class MemoryKeystore:
         self.honest = True
         self.wrong_key = False
         self.proven: set[str] = set()
+        self.withdrawn: list[KeyAlgorithm | None] = []
         self.wraps = 0
         self.contexts: list[Mapping[str, str]] = []
         self.wants_commitment = True
@@ -177,6 +178,9 @@ class MemoryKeystore:
 
     def merge_context(self, context: Mapping[str, str]) -> dict[str, str]:
         return {**context, **self.configured}
+
+    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
+        self.withdrawn.append(algorithm)
 
     def is_proven(self, wrap_algorithm: str) -> bool:
         return wrap_algorithm in self.proven

@@ -349,7 +349,8 @@ def prove_binding(
     except InvalidCiphertext:
         keystore.set_proven(recipient.algorithm)
         return
+    keystore.withdraw_binding(row.key_algorithm)
     raise ProtocolViolation(
         f"the driver promises to authenticate associated data for {recipient.algorithm} and ignores it",
-        hint="do not use this driver; report it to its author",
+        hint="what is sealed from now on relies on the envelope alone; report it to the driver's author",
     )

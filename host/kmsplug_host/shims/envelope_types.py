@@ -128,6 +128,9 @@ class Wrapping(Protocol):
     def merge_context(self, context: Mapping[str, str]) -> dict[str, str]:
         """Return a context with the entries of the configuration."""
 
+    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
+        """Believe no more that associated data are authenticated for keys of an algorithm."""
+
     def is_proven(self, wrap_algorithm: str) -> bool:
         """Tell whether it was seen to refuse other associated data."""
 
