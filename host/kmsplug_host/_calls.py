@@ -72,8 +72,10 @@ class Calls:
         """Keys to seal with that are used again."""
         self.opened_keys: DataKeys[Any] = DataKeys(_for_opening(settings))
         """Data keys that were unwrapped, to open with again."""
-        self.data_keys.check = lambda key_id: self._resolver.check(key_id, MAKES)
-        self.opened_keys.check = lambda key_id: self._resolver.check(key_id, OPENS)
+        self.check_data_keys(
+            sealing=lambda key_id: self._resolver.check(key_id, MAKES),
+            opening=lambda key_id: self._resolver.check(key_id, OPENS),
+        )
 
     @property
     def resilience(self) -> Resilience:
@@ -89,13 +91,13 @@ class Calls:
         self.data_keys.forget()
         self.opened_keys.forget()
 
-    def check_data_keys(self, check: Check) -> None:
-        """Have *check* asked with a key's id before a data key that depends on it is used again.
+    def check_data_keys(self, *, sealing: Check, opening: Check) -> None:
+        """Have these asked with a key's id before a data key that depends on it is used again.
 
-        For states that the provider does not enforce: it raises to refuse, and the data key is forgotten.
-        It is asked every 5 s at most.
+        For states that the provider does not enforce: they raise to refuse, and the data key is forgotten.
+        They are asked every 5 s at most.
         """
-        self.data_keys.check = self.opened_keys.check = check
+        self.data_keys.check, self.opened_keys.check = sealing, opening
 
     def rebind_data_keys(self, settings: KeystoreSettings) -> None:
         """Go on under other settings, with none."""

@@ -355,9 +355,12 @@ def test_an_unknown_outcome_comes_with_what_to_ask_by(plugin: Answering, keystor
 
 
 def test_a_check_of_the_state_is_asked_for_sealing_and_for_opening(keystore: Keystore) -> None:
-    asked: list[str] = []
+    sealing, opening = list[str](), list[str]()
 
-    keystore.check_data_keys(asked.append)
+    keystore.check_data_keys(sealing=sealing.append, opening=opening.append)
 
-    assert keystore.data_keys.check is keystore.opened_keys.check
     assert keystore.data_keys.check is not None
+    assert keystore.opened_keys.check is not None
+    keystore.data_keys.check("sealed")
+    keystore.opened_keys.check("opened")
+    assert (sealing, opening) == (["sealed"], ["opened"])
