@@ -17,6 +17,7 @@ SOURCES: Final = {
     "_key_operations.py": "KeyOperations",
     "_crypto_operations.py": "CryptoOperations",
     "_envelope_operations.py": "EnvelopeOperations",
+    "keystore.py": "Keystore",
 }
 # Not for applications: what shims use, and iterators, which aio.py has in an asynchronous form of its own.
 SKIPPED: Final = {

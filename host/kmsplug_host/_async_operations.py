@@ -38,6 +38,7 @@ from kmsplug_protocol import (
 )
 
 from ._envelope_operations import Format
+from ._resolver import Offer
 from ._workers import Workers
 from .keystore import Keystore
 from .shims.envelope_reader import EnvelopeReader, SeekableSource
@@ -733,3 +734,9 @@ class AsyncOperations:
             progress=progress,
             timeout=timeout,
         )
+
+    async def can_do(
+        self, operation: str, key_id: str | None = None, *, timeout: float | None = None
+    ) -> Offer:
+        """Tell who would do an operation: the provider, a shim of the host, or nobody, and why."""
+        return await self._workers.run(self._keystore.can_do, operation, key_id, timeout=timeout)

@@ -65,7 +65,14 @@ def keystore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystore]:
         "plugins": {
             "local": {"driver": "local", "config": {"path": str(folder / "store")}, "deadline_s": 60.0}
         },
-        "keystores": {"main": {"plugin": "local", "allow_raw": True, "accept_public_key_wrap": True}},
+        "keystores": {
+            "main": {
+                "plugin": "local",
+                "allow_raw": True,
+                "accept_public_key_wrap": True,
+                "suite": "cobblestone-256",  # the other has no tag
+            }
+        },
     }
     with Host.open(settings) as host:
         yield host.keystore("main")
