@@ -32,6 +32,10 @@ class Capability(Model):
     versions_addressable: bool = Field(
         default=False, description="Whether `key_version` may name an older version."
     )
+    within_key: bool = Field(
+        default=False,
+        description="For re-encryption: whether it leads only from one version of a key to another.",
+    )
     protection: Protection | None = Field(default=None, description="Where such keys live.")
     deletion_window_days: tuple[int, int] | None = Field(
         default=None, description="Smallest and largest deletion window, in days."

@@ -5,7 +5,7 @@ return its models. A method without `provides` is not offered; an operation with
 by the SDK, so there is nothing to stub.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Generic, TypedDict, TypeVar, Unpack
 
 from kmsplug_protocol import (
@@ -97,6 +97,7 @@ class CapabilityRow(TypedDict, total=False):
     max_input_bytes: int
     wrap_algorithm: str
     versions_addressable: bool
+    within_key: bool
     protection: Protection
     deletion_window_days: tuple[int, int]
     import_formats: tuple[str, ...]
@@ -117,6 +118,17 @@ def provides(*, inline: bool = False, **row: Unpack[CapabilityRow]) -> Callable[
         # Decorators apply from the bottom up; the rows are to be read from the top down.
         setattr(method, _ROWS, [row, *getattr(method, _ROWS, [])])
         setattr(method, _INLINE, inline or getattr(method, _INLINE, False))
+        return method
+
+    return declare
+
+
+def provides_each(rows: Iterable[CapabilityRow], *, inline: bool = False) -> Callable[[_Method], _Method]:
+    """Declare several rows of a method at once, as of a table; see `provides`."""
+
+    def declare(method: _Method) -> _Method:
+        for row in reversed(tuple(rows)):
+            method = provides(inline=inline, **row)(method)
         return method
 
     return declare

@@ -45,6 +45,7 @@ from kmsplug_protocol import (
     Key,
     KeyState,
     Outcome,
+    ReEncryptResult,
     Result,
 )
 
@@ -240,9 +241,18 @@ class _Portable:
 
     def _reencrypting(self, key: Key, other: Key, ciphertext: bytes) -> None:
         keystore = self.keystore
-        moved = self.done(
-            "crypto.reencrypt", other, lambda: keystore.reencrypt(ciphertext, key.key_id, other.key_id)
-        )
+
+        def move() -> ReEncryptResult:
+            return keystore.reencrypt(ciphertext, key.key_id, other.key_id)
+
+        row = _row(keystore, "crypto.reencrypt", key)
+        moved: ReEncryptResult | None
+        if row is not None and row.within_key:  # named for what stays within a key
+            self.done("crypto.reencrypt", key, lambda: keystore.reencrypt(ciphertext, key.key_id, key.key_id))
+            moved = move()
+            self.took("crypto.reencrypt", moved)
+        else:
+            moved = self.done("crypto.reencrypt", other, move)
         if moved is None or not keystore.can_do("crypto.decrypt", key.key_id):
             return
         assert keystore.decrypt(moved.ciphertext, key_id=other.key_id, format="raw").plaintext == b"raw"
@@ -443,6 +453,7 @@ class _Portable:
                     lambda to=state: keystore.set_key_state(key.key_id, to),  # type: ignore[misc]
                 )
             except (KeyInvalidState, UnsupportedOperation):  # the provider has no such state
+                self.seen["key.set_state"].add("refused")
                 break
             if moved is None:
                 break
@@ -627,16 +638,20 @@ def _usages_of(wire: str) -> frozenset[KeyUsage]:
     }.get(wire, frozenset())
 
 
-def _binding(keystore: Keystore, key: Key) -> tuple[str, Any, Any] | None:
-    """Return the argument by which a key's ciphertexts are bound, and two values of it."""
-    row: Capability | None = next(
+def _row(keystore: Keystore, wire: str, key: Key) -> Capability | None:
+    return next(
         (
             row
             for row in keystore.capabilities
-            if row.operation == "crypto.encrypt" and row.key_algorithm in (None, key.algorithm)
+            if row.operation == wire and row.key_algorithm in (None, key.algorithm)
         ),
         None,
     )
+
+
+def _binding(keystore: Keystore, key: Key) -> tuple[str, Any, Any] | None:
+    """Return the argument by which a key's ciphertexts are bound, and two values of it."""
+    row = _row(keystore, "crypto.encrypt", key)
     if row is None or row.associated_data is AssociatedData.NONE:
         return None
     if row.associated_data is AssociatedData.BYTES:

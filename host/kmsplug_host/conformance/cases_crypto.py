@@ -3,7 +3,13 @@
 import base64
 from typing import Any, Final
 
-from kmsplug_protocol import INVALID_CIPHERTEXT_MESSAGE, MAX_RANDOM_BYTES, AssociatedData, Mechanism, jsonrpc
+from kmsplug_protocol import (
+    INVALID_CIPHERTEXT_MESSAGE,
+    MAX_RANDOM_BYTES,
+    AssociatedData,
+    Mechanism,
+    jsonrpc,
+)
 
 from .bench import Bench
 from .case import Cases, offers
@@ -237,7 +243,7 @@ def wrap(bench: Bench) -> None:
     hint="verify the source's associated data, bind the destination's",
 )
 def reencrypt(bench: Bench) -> None:
-    """A ciphertext moves to another key and other associated data, and not without its own."""
+    """A ciphertext moves to another key, or within its own, to other associated data, not without its own."""
     found = encryptions(bench.capabilities)
     rows = [(use, bench.capabilities.row_for("crypto.reencrypt", use.target)) for use in found]
     for use, row in rows:
@@ -253,10 +259,14 @@ def reencrypt(bench: Bench) -> None:
             **new,
         }
         sources = {f"source_{name}": value for name, value in old.items()}
+        if row.within_key:
+            bench.session.call("crypto.reencrypt", {**body, **sources}).refused("UNSUPPORTED_OPERATION")
+            destination, body = source, {**body, "key_id": source}
         moved = bench.session.call("crypto.reencrypt", {**body, **sources}).granted()
         read_result("crypto.reencrypt", moved)
         use.require_open(bench.session, destination, Made(made.given, new, moved))
-        use.try_open(bench.session, source, Made(made.given, new, moved)).refused("INVALID_CIPHERTEXT")
+        if destination != source:
+            use.try_open(bench.session, source, Made(made.given, new, moved)).refused("INVALID_CIPHERTEXT")
         if sources:
             bench.session.call("crypto.reencrypt", body).refused("INVALID_CIPHERTEXT")
 

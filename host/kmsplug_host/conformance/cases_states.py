@@ -7,6 +7,7 @@ from kmsplug_protocol import Key, KeyState, KeyVersion, jsonrpc
 
 from .bench import Bench
 from .case import Cases, offers
+from .session import read_result
 from .uses import Use, uses
 from .verdict import Skipped, check
 
@@ -185,34 +186,50 @@ def named_versions(bench: Bench) -> None:
     hint="the table of SPEC.md 6.2 gives the code for each state",
 )
 def set_state(bench: Bench) -> None:
-    """A deactivated key opens and makes nothing; a compromised one does neither, whatever one tries."""
+    """A deactivated key opens and makes nothing; a compromised one does neither, whatever one tries.
+
+    A state that the provider cannot keep is refused.
+    """
     session = bench.session
     for use, key in _each(bench, "key.set_state"):
         name = {"key_id": key.key_id}
         made = use.make(session, key.key_id)
+        kept: set[str] = set()
         for state, make, opens in (
             ("DEACTIVATED", "KEY_INVALID_STATE", ""),
             ("SUSPENDED", "KEY_DISABLED", "KEY_DISABLED"),
             ("ACTIVE", "", ""),
             ("COMPROMISED", "KEY_COMPROMISED", "KEY_COMPROMISED"),
         ):
-            found = session.ask("key.set_state", {**name, "state": state})
+            answer = session.call("key.set_state", {**name, "state": state})
+            if answer.result is None:
+                answer.refused("UNSUPPORTED_OPERATION")  # the provider cannot keep this state
+                continue
+            kept.add(state)
+            found = read_result("key.set_state", answer.result)
             check(found.state == state, f"key.set_state {state} answers with a key that is {found.state}")
             for answer, code in (
                 (use.try_make(session, key.key_id), make),
                 (use.try_open(session, key.key_id, made), opens),
             ):
                 answer.refused(code) if code else answer.granted()
+        check(len(kept - {"ACTIVE"}) > 0, "key.set_state is offered and sets no state")
         for state in ("PRE_ACTIVE", "DESTROY_SCHEDULED", "DESTROYED"):
             session.call("key.set_state", {**name, "state": state}).refused(
                 "INVALID_ARGUMENT", number=_EITHER
             )
-        session.call("key.set_state", {**name, "state": "ACTIVE"}).refused(
-            "KEY_COMPROMISED", "KEY_INVALID_STATE"
-        )
-        if bench.capabilities.offers("key.enable"):
-            session.call("key.enable", name).refused("KEY_COMPROMISED", "KEY_INVALID_STATE")
-        check(_state(bench, key) is KeyState.COMPROMISED, "a compromised key came back")
+        if "COMPROMISED" in kept:
+            _stays_compromised(bench, key)
+
+
+def _stays_compromised(bench: Bench, key: Key) -> None:
+    name = {"key_id": key.key_id}
+    bench.session.call("key.set_state", {**name, "state": "ACTIVE"}).refused(
+        "KEY_COMPROMISED", "KEY_INVALID_STATE"
+    )
+    if bench.capabilities.offers("key.enable"):
+        bench.session.call("key.enable", name).refused("KEY_COMPROMISED", "KEY_INVALID_STATE")
+    check(_state(bench, key) is KeyState.COMPROMISED, "a compromised key came back")
 
 
 _DELETE: Final = offers("key.create", "key.get", "key.schedule_deletion")

@@ -31,7 +31,9 @@ def _lacking(rows: Rows, algorithm: KeyAlgorithm | None, mechanism: Mechanism | 
 
 
 def _takes_over(row: Capability, params: Any) -> bool:
-    """Whether the provider would drop associated data on the way, as Vault's rewrap does."""
+    """Whether the provider does not reach the other key, or drops associated data, as Vault's rewrap does."""
+    if row.within_key and params.source_key_id != params.key_id:
+        return True
     bound = params.associated_data or params.context or params.source_associated_data or params.source_context
     return bool(bound) and row.associated_data is AssociatedData.NONE
 

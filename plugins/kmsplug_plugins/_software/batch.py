@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from kmsplug_protocol import (
@@ -14,6 +15,7 @@ from kmsplug_protocol import (
     ErrorData,
     Operation,
     Protection,
+    Result,
     encode_frame,
     jsonrpc,
 )
@@ -34,42 +36,56 @@ class BatchOperations:
     @provides()
     def batch(self, request: BatchParams) -> BatchResult:
         """Answer the calls one after the other. Once the frame is full no more are made."""
-        offered = {
-            operation.wire: operation
-            for operation, _ in operations(type(self))  # type: ignore[arg-type]  # the driver is one of its bases
-            if operation.wire.startswith("crypto.") and operation.wire != _BATCH
-        }
+        answers = self._answers(request.calls)
         items: list[BatchItem] = []
         left = _MAX_BYTES
-        for call in request.calls:
-            item = self._answer(offered.get(call.method), call) if left > 0 else _TOO_LONG
+        for _ in request.calls:
+            item = next(answers) if left > 0 else _TOO_LONG
             left -= len(encode_frame(item.model_dump(mode="json", exclude_none=True)))
             items.append(item if left > 0 else _TOO_LONG)
         return BatchResult(items=tuple(items), protection=Protection.SOFTWARE)
 
-    def _answer(self, operation: Operation | None, call: BatchCall) -> BatchItem:
+    def _answers(self, calls: Sequence[BatchCall]) -> Iterator[BatchItem]:
+        """Yield the answers in order; a driver whose provider takes several at once has another way."""
+        for call in calls:
+            yield self._answer(call)
+
+    def _answer(self, call: BatchCall) -> BatchItem:
+        """Answer one call as if it had come alone."""
+        operation = self._offered(call.method)
         if operation is None:
             return _failed(
                 jsonrpc.METHOD_NOT_FOUND,
                 "a batch holds the crypto operations of this driver, and no batch",
                 ErrorData(code=ErrorCode.UNSUPPORTED_OPERATION, path="method"),
             )
-        try:
-            params = operation.params.model_validate(call.params)
-            result = getattr(self, operation.api)(params)
-            return BatchItem(result=result.model_dump(mode="json", exclude_none=True))
-        except ValidationError as error:
-            return _invalid(error)
-        except DriverError as error:
-            return _failed(jsonrpc.KEYSTORE_ERROR, error.message, error.data)
-        except Exception:  # noqa: BLE001 - a defect in one call must not take the others with it
-            correlation_id = uuid.uuid4().hex
-            _log.exception("defect in %s of a batch, correlation id %s", operation.wire, correlation_id)
-            return _failed(
-                jsonrpc.INTERNAL_ERROR,
-                "the driver failed; its log holds the details",
-                ErrorData(code=ErrorCode.INTERNAL_ERROR, correlation_id=correlation_id),
-            )
+        return answered(
+            operation, lambda: getattr(self, operation.api)(operation.params.model_validate(call.params))
+        )
+
+    def _offered(self, method: str) -> Operation | None:
+        if not method.startswith("crypto.") or method == _BATCH:
+            return None
+        offered = operations(type(self))  # type: ignore[arg-type]  # the driver is one of its bases
+        return next((operation for operation, _ in offered if operation.wire == method), None)
+
+
+def answered(operation: Operation, result: Callable[[], Result]) -> BatchItem:
+    """Return the item for a call: its result, or the error that it would have had alone."""
+    try:
+        return BatchItem(result=result().model_dump(mode="json", exclude_none=True))
+    except ValidationError as error:
+        return _invalid(error)
+    except DriverError as error:
+        return _failed(jsonrpc.KEYSTORE_ERROR, error.message, error.data)
+    except Exception:  # noqa: BLE001 - a defect in one call must not take the others with it
+        correlation_id = uuid.uuid4().hex
+        _log.exception("defect in %s of a batch, correlation id %s", operation.wire, correlation_id)
+        return _failed(
+            jsonrpc.INTERNAL_ERROR,
+            "the driver failed; its log holds the details",
+            ErrorData(code=ErrorCode.INTERNAL_ERROR, correlation_id=correlation_id),
+        )
 
 
 def _failed(number: int, message: str, data: ErrorData) -> BatchItem:

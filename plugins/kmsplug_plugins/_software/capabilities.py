@@ -1,10 +1,8 @@
 """The capability rows of each operation, made of the tables in `algorithms`."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from kmsplug_protocol import MAX_RANDOM_BYTES, KeyAlgorithm, Mechanism, Protection
-from kmsplug_sdk import provides
 from kmsplug_sdk.driver import CapabilityRow
 
 from .algorithms import (
@@ -23,20 +21,7 @@ from .algorithms import (
 from .importing import AES_KEY_WRAP, FORMATS
 from .lifecycle import MAX_DELETION_DAYS, MIN_DELETION_DAYS
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
 _MAX_DATA_KEY_BYTES: Final = 1024  # as the protocol allows
-
-
-def provides_each(rows: Iterable[CapabilityRow], *, inline: bool = False) -> Callable[[_Method], _Method]:
-    """Declare several rows of a method at once; see `provides`."""
-
-    def declare(method: _Method) -> _Method:
-        for row in reversed(tuple(rows)):
-            method = provides(inline=inline, **row)(method)
-        return method
-
-    return declare
 
 
 CREATE: Final = tuple(

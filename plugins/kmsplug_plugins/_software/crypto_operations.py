@@ -9,7 +9,6 @@ from typing import Protocol
 
 from kmsplug_protocol import (
     INVALID_CIPHERTEXT_MESSAGE,
-    AssociatedData,
     DecryptParams,
     DecryptResult,
     EncryptParams,
@@ -20,7 +19,6 @@ from kmsplug_protocol import (
     KeyUsage,
     MacParams,
     MacResult,
-    Mechanism,
     Protection,
     RandomParams,
     RandomResult,
@@ -35,28 +33,19 @@ from kmsplug_protocol import (
     VerifyResult,
 )
 from kmsplug_sdk import DriverError
+from kmsplug_sdk.driver import provides_each
 
 from . import capabilities as rows
 from .algorithms import CIPHERS, MACS, SIGNERS, CipherRow
 from .asymmetric import digest_bytes
-from .capabilities import provides_each
 from .lifecycle import making_version, opening_versions
 from .records import StoredKey, StoredVersion
+from .requests import Bound, check_bound, check_size, choose, to_sign
 from .store import Store
 from .symmetric import InvalidCiphertextError
-from .use import choose, key_for
+from .use import key_for
 
 _SOFTWARE = Protection.SOFTWARE
-
-
-class _Bound(Protocol):
-    """A request that may carry associated data."""
-
-    @property
-    def associated_data(self) -> bytes | None: ...
-
-    @property
-    def context(self) -> dict[str, str] | None: ...
 
 
 class _Leases(Protocol):
@@ -84,7 +73,7 @@ class CryptoOperations:
         """Encrypt by the current version, or by the ACTIVE one that was asked for."""
         key = key_for(self._store, request.key_id, KeyUsage.ENCRYPT_DECRYPT)
         row = CIPHERS[key.algorithm]
-        choose(key, (row.mechanism,), request.mechanism)
+        choose(key.algorithm, (row.mechanism,), request.mechanism)
         version, ciphertext = self._encrypt(key, row, request.key_version, request.plaintext, request)
         return EncryptResult(
             key_id=key.key_id,
@@ -99,7 +88,7 @@ class CryptoOperations:
         """Decrypt by the version that was asked for, else by each usable one, newest first."""
         key = key_for(self._store, request.key_id, KeyUsage.ENCRYPT_DECRYPT)
         row = CIPHERS[key.algorithm]
-        choose(key, (row.mechanism,), request.mechanism)
+        choose(key.algorithm, (row.mechanism,), request.mechanism)
         version, plaintext = _decrypt(key, row, request.key_version, request.ciphertext, request)
         return DecryptResult(
             key_id=key.key_id, key_version=version.name, plaintext=plaintext, protection=_SOFTWARE
@@ -112,7 +101,7 @@ class CryptoOperations:
         key = key_for(self._store, request.key_id, KeyUsage.ENCRYPT_DECRYPT)
         row = CIPHERS[key.algorithm]
         # Refused before anything is opened, so that the answer does not tell whether it would have been.
-        _check_bound(key, row, request)
+        check_bound(key.algorithm, row.associated_data, request)
         making_version(key, request.key_version)
         bound = _Source(request.source_associated_data, request.source_context)
         opened, plaintext = _decrypt(
@@ -149,8 +138,8 @@ class CryptoOperations:
         """Sign a message or its digest by the current version, or by the ACTIVE one that was asked for."""
         key = key_for(self._store, request.key_id, KeyUsage.SIGN_VERIFY)
         row = SIGNERS[key.algorithm]
-        mechanism = choose(key, row.mechanisms, request.mechanism)
-        data, hashed = _to_sign(mechanism, request)
+        mechanism = choose(key.algorithm, row.mechanisms, request.mechanism)
+        data, hashed = to_sign(mechanism, request, digest_bytes(mechanism))
         version = making_version(key, request.key_version)
         return SignResult(
             key_id=key.key_id,
@@ -165,8 +154,8 @@ class CryptoOperations:
         """Verify by the version that was asked for, else by each usable one, newest first."""
         key = key_for(self._store, request.key_id, KeyUsage.SIGN_VERIFY)
         row = SIGNERS[key.algorithm]
-        mechanism = choose(key, row.mechanisms, request.mechanism)
-        data, hashed = _to_sign(mechanism, request)
+        mechanism = choose(key.algorithm, row.mechanisms, request.mechanism)
+        data, hashed = to_sign(mechanism, request, digest_bytes(mechanism))
         for version in opening_versions(key, request.key_version):
             if version.load(row.load).verify(mechanism, data, request.signature, hashed=hashed):
                 return _verdict(key, version)
@@ -177,7 +166,7 @@ class CryptoOperations:
         """Authenticate a message by the current version, or by the ACTIVE one that was asked for."""
         key = key_for(self._store, request.key_id, KeyUsage.GENERATE_VERIFY_MAC)
         row = MACS[key.algorithm]
-        choose(key, (row.mechanism,), request.mechanism)
+        choose(key.algorithm, (row.mechanism,), request.mechanism)
         version = making_version(key, request.key_version)
         return MacResult(
             key_id=key.key_id,
@@ -192,7 +181,7 @@ class CryptoOperations:
         """Verify by the version that was asked for, else by each usable one, newest first."""
         key = key_for(self._store, request.key_id, KeyUsage.GENERATE_VERIFY_MAC)
         row = MACS[key.algorithm]
-        choose(key, (row.mechanism,), request.mechanism)
+        choose(key.algorithm, (row.mechanism,), request.mechanism)
         for version in opening_versions(key, request.key_version):
             if version.load(row.load).verify(request.message, request.mac):
                 return _verdict(key, version)
@@ -204,14 +193,10 @@ class CryptoOperations:
         return RandomResult(data=os.urandom(request.length_bytes), protection=_SOFTWARE)
 
     def _encrypt(
-        self, key: StoredKey, row: CipherRow, wanted: str | None, plaintext: bytes, bound: _Bound
+        self, key: StoredKey, row: CipherRow, wanted: str | None, plaintext: bytes, bound: Bound
     ) -> tuple[StoredVersion, bytes]:
-        _check_bound(key, row, bound)
-        if len(plaintext) > row.max_plaintext:
-            raise DriverError(
-                ErrorCode.INVALID_ARGUMENT,
-                f"{len(plaintext)} bytes are too many for {key.algorithm}: {row.max_plaintext} at most",
-            )
+        check_bound(key.algorithm, row.associated_data, bound)
+        check_size(key.algorithm, plaintext, row.max_plaintext)
         version = making_version(key, wanted)
         if row.random_iv:
             self._leases.spend(key.key_id, version.number)
@@ -219,9 +204,9 @@ class CryptoOperations:
 
 
 def _decrypt(
-    key: StoredKey, row: CipherRow, wanted: str | None, ciphertext: bytes, bound: _Bound
+    key: StoredKey, row: CipherRow, wanted: str | None, ciphertext: bytes, bound: Bound
 ) -> tuple[StoredVersion, bytes]:
-    _check_bound(key, row, bound)
+    check_bound(key.algorithm, row.associated_data, bound)
     for version in opening_versions(key, wanted):
         try:
             return version, version.load(row.load).decrypt(ciphertext, bound.associated_data or None)
@@ -232,38 +217,6 @@ def _decrypt(
         INVALID_CIPHERTEXT_MESSAGE,
         vendor=Vendor(withheld=True) if row.withholds_reason else None,
     )
-
-
-def _check_bound(key: StoredKey, row: CipherRow, bound: _Bound) -> None:
-    """Refuse associated data that the key would not authenticate."""
-    if bound.context:  # an empty map or no bytes mean the same as none: nothing is bound, so nothing is lost
-        raise DriverError(
-            ErrorCode.UNSUPPORTED_OPERATION,
-            "this driver authenticates associated_data, not a context",
-            path="context",
-        )
-    if bound.associated_data and row.associated_data is AssociatedData.NONE:
-        raise DriverError(
-            ErrorCode.UNSUPPORTED_OPERATION, f"{key.algorithm} keys authenticate no associated data"
-        )
-
-
-def _to_sign(mechanism: Mechanism, request: SignParams | VerifyParams) -> tuple[bytes, bool]:
-    """Return what is signed, and whether it is a digest already."""
-    if request.digest is None:
-        if request.message is None:  # the model lets no such request through
-            raise DriverError(ErrorCode.INVALID_ARGUMENT, "give either message or digest")
-        return request.message, False
-    length = digest_bytes(mechanism)
-    if length is None:
-        raise DriverError(ErrorCode.UNSUPPORTED_OPERATION, f"{mechanism} signs messages, not digests")
-    if len(request.digest) != length:
-        raise DriverError(
-            ErrorCode.INVALID_ARGUMENT,
-            f"the digest has {len(request.digest)} bytes, and {mechanism} takes {length}",
-            path="digest",
-        )
-    return request.digest, True
 
 
 def _verdict(key: StoredKey, version: StoredVersion | None) -> VerifyResult:

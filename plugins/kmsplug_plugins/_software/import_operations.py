@@ -9,9 +9,9 @@ from kmsplug_protocol import (
     Protection,
 )
 from kmsplug_sdk import DriverError
+from kmsplug_sdk.driver import provides_each
 
 from . import capabilities as rows
-from .capabilities import provides_each
 from .changes import was_imported
 from .importing import FORMATS, VALID_HOURS, UnfitMaterialError, misfit, new_token, unwrapped
 from .key_operations import described

@@ -25,11 +25,11 @@ from kmsplug_protocol import (
     ReconcileResult,
 )
 from kmsplug_sdk import DriverError, provides
+from kmsplug_sdk.driver import provides_each
 
 from . import capabilities as rows
 from .algorithms import GENERATORS, WITH_PUBLIC_HALF, default_usage, usages
 from .asymmetric import public_half
-from .capabilities import provides_each
 from .changes import id_of_created, require_same, was_created, was_imported, was_rotated
 from .lifecycle import created, require_rotatable, rotated, version_with_material
 from .records import StoredKey

@@ -17,15 +17,16 @@ from kmsplug_protocol import (
     WrapKeyResult,
 )
 from kmsplug_sdk import DriverError
+from kmsplug_sdk.driver import provides_each
 
 from . import capabilities as rows
 from .agreement import InvalidPeerError
 from .algorithms import AGREEMENTS, ENCAPSULATIONS, WRAPPERS
-from .capabilities import provides_each
 from .lifecycle import making_version, opening_versions
+from .requests import choose
 from .store import Store
 from .symmetric import InvalidCiphertextError
-from .use import choose, key_for
+from .use import key_for
 
 _SOFTWARE = Protection.SOFTWARE
 
@@ -40,7 +41,7 @@ class SecretOperations:
         """Wrap key bytes by the current version, or by the ACTIVE one that was asked for."""
         key = key_for(self._store, request.key_id, KeyUsage.WRAP_UNWRAP)
         row = WRAPPERS[key.algorithm]
-        mechanism = choose(key, row.mechanisms, request.mechanism)
+        mechanism = choose(key.algorithm, row.mechanisms, request.mechanism)
         version = making_version(key, request.key_version)
         if len(request.key) > row.max_key:
             raise DriverError(
@@ -69,7 +70,7 @@ class SecretOperations:
         """Unwrap by the version that was asked for, else by each usable one, newest first."""
         key = key_for(self._store, request.key_id, KeyUsage.WRAP_UNWRAP)
         row = WRAPPERS[key.algorithm]
-        mechanism = choose(key, row.mechanisms, request.mechanism)
+        mechanism = choose(key.algorithm, row.mechanisms, request.mechanism)
         for version in opening_versions(key, request.key_version):
             try:
                 unwrapped = version.load(row.load).unwrap(mechanism, request.wrapped_key)
@@ -85,7 +86,7 @@ class SecretOperations:
         """Agree on a secret by the current version, or by the ACTIVE one that was asked for."""
         key = key_for(self._store, request.key_id, KeyUsage.KEY_AGREEMENT)
         row = AGREEMENTS[key.algorithm]
-        choose(key, (row.mechanism,), request.mechanism)
+        choose(key.algorithm, (row.mechanism,), request.mechanism)
         version = making_version(key, request.key_version)
         try:
             secret = version.load(row.load).derive(request.peer_public_key)
@@ -104,7 +105,7 @@ class SecretOperations:
         """Make a secret for the current version, or for the ACTIVE one that was asked for."""
         key = key_for(self._store, request.key_id, KeyUsage.KEY_ENCAPSULATION)
         row = ENCAPSULATIONS[key.algorithm]
-        choose(key, (row.mechanism,), request.mechanism)
+        choose(key.algorithm, (row.mechanism,), request.mechanism)
         version = making_version(key, request.key_version)
         secret, encapsulation = version.load(row.load).encapsulate()
         return EncapsulateResult(
@@ -125,7 +126,7 @@ class SecretOperations:
         """
         key = key_for(self._store, request.key_id, KeyUsage.KEY_ENCAPSULATION)
         row = ENCAPSULATIONS[key.algorithm]
-        choose(key, (row.mechanism,), request.mechanism)
+        choose(key.algorithm, (row.mechanism,), request.mechanism)
         versions = opening_versions(key, request.key_version)
         try:
             found = [(each, *each.load(row.load).decapsulate(request.ciphertext)) for each in versions]

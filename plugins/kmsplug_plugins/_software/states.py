@@ -8,18 +8,9 @@ from kmsplug_protocol import ErrorCode, KeyState, Secret
 from kmsplug_sdk import DriverError
 
 from .records import StoredKey, StoredVersion
+from .refusals import REFUSALS
 
 _S = KeyState
-
-REFUSALS: Final[Mapping[KeyState, tuple[ErrorCode, str]]] = {
-    _S.PRE_ACTIVE: (ErrorCode.KEY_INVALID_STATE, "has no material yet: import it"),
-    _S.ACTIVE: (ErrorCode.KEY_INVALID_STATE, "is active"),
-    _S.SUSPENDED: (ErrorCode.KEY_DISABLED, "is disabled: enable it first"),
-    _S.DEACTIVATED: (ErrorCode.KEY_INVALID_STATE, "is deactivated: it makes nothing new"),
-    _S.COMPROMISED: (ErrorCode.KEY_COMPROMISED, "is marked as compromised"),
-    _S.DESTROY_SCHEDULED: (ErrorCode.KEY_PENDING_DELETION, "is scheduled for deletion"),
-    _S.DESTROYED: (ErrorCode.KEY_DESTROYED, "is destroyed"),
-}
 
 # From which states `key.set_state` leads to each of those that it knows.
 _MOVES: Final[Mapping[KeyState, frozenset[KeyState]]] = {

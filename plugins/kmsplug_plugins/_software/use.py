@@ -1,6 +1,6 @@
 """What every use of a key begins with: finding it, and refusing what it does not offer."""
 
-from kmsplug_protocol import ErrorCode, KeyUsage, Mechanism
+from kmsplug_protocol import ErrorCode, KeyUsage
 from kmsplug_sdk import DriverError
 
 from .records import StoredKey
@@ -19,19 +19,3 @@ def key_for(store: Store, key_id: str, usage: KeyUsage) -> StoredKey:
             ErrorCode.KEY_USAGE_MISMATCH, f"key {key.key_id} is for {key.usage}, and {usage} was asked of it"
         )
     return key
-
-
-def choose(key: StoredKey, offered: tuple[Mechanism, ...], wanted: Mechanism | None) -> Mechanism:
-    """Return the mechanism that was asked for, else the first one that is offered.
-
-    Raises:
-        DriverError: UNSUPPORTED_OPERATION.
-    """
-    if wanted is None:
-        return offered[0]
-    if wanted not in offered:
-        raise DriverError(
-            ErrorCode.UNSUPPORTED_OPERATION,
-            f"this driver does not use {key.algorithm} keys by {wanted}, but by {', '.join(offered)}",
-        )
-    return wanted

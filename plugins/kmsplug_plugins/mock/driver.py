@@ -14,9 +14,8 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 
 from kmsplug_protocol import ConfigureResult, ErrorCode, HealthCheck, HealthDepth, Operation, Outcome, Vendor
 from kmsplug_sdk import Driver, DriverError, current_call
-from kmsplug_sdk.driver import CapabilityRow, capabilities, operations
+from kmsplug_sdk.driver import CapabilityRow, capabilities, operations, provides_each
 
-from kmsplug_plugins._software.capabilities import provides_each
 from kmsplug_plugins._software.keystore import SoftwareKeystore
 from kmsplug_plugins._software.lifecycle import KEY_NAMESPACE, moment
 from kmsplug_plugins._software.states import moved, scheduled
