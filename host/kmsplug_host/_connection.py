@@ -1,7 +1,10 @@
 """Requests and replies over one driver process: every call ends by its answer, its deadline or the end.
 
-One thread reads; callers write themselves and wait. Nothing waits without a bound, a write included,
-because a stopped driver blocks its pipe after 64 KiB.
+One thread reads; callers write themselves and wait. A caller who is alone reads too, because to be woken by
+another thread takes as long as the driver takes for its work; but only his own answer: whatever else he finds
+he leaves to the reading thread. So Ctrl-C, which can end his work between any two of its steps, loses
+nobody else's answer. Nothing waits without a bound, a write included: a stopped driver blocks its pipe
+after 64 KiB.
 """
 
 import contextlib
@@ -11,6 +14,7 @@ import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,6 +36,7 @@ from ._deadline import Deadline
 from ._flow import FRAME_BYTES, FRAMES_PER_S, MANY_LINES, PIECE_BYTES, PerSecond, Unasked
 from ._process import TERM_GRACE_S, DriverProcess
 from ._replies import Failure, Pending, Replies
+from ._turn import THREAD, ReadingTurn
 from .errors import Cancelled, InvalidArgument, KmsplugError, PluginCrashed, ProtocolViolation, Timeout
 
 _PING: Final = BY_WIRE["plugin.ping"].wire
@@ -74,6 +79,10 @@ class Connection:
         self._on_end = on_end
         self.on_missed: Callable[[bool], None] | None = None
         self._frames = FrameReader(HANDSHAKE_FRAME_BYTES)
+        self._chunks: deque[bytes] = deque()  # what was read and not looked at
+        self._turn = ReadingTurn()
+        self._may_read = False  # whether the last caller may read his own answer
+        process.on_end = self._turn.call
         self._replies = Replies()
         self._ids = itertools.count(1)
         self._ended: Failure | None = None
@@ -150,6 +159,9 @@ class Connection:
         try:
             with watched:
                 pending.written = self._write(frame, deadline)
+                if pending.written:
+                    self._may_read = cancellation is None  # else somebody may end the wait from outside
+                    self._read_own(request_id, pending, deadline)
                 if not self._wait(pending, deadline) and self._replies.give_up(request_id, deadline.at):
                     raise self._timed_out(method, request_id, pending)
         finally:
@@ -190,6 +202,29 @@ class Connection:
         self._process.stop(deadline)
         if threading.current_thread() is not self._reader:
             self._reader.join(_EXIT_GRACE_S)
+
+    def _read_own(self, request_id: int, pending: Pending, deadline: Deadline) -> None:
+        """Read the answer here, if nobody else reads or waits; else see to it that somebody reads."""
+        if len(self._replies) > 1 or not self._may_read:
+            if not self._turn.taken:
+                self._turn.call()
+            return
+        try:
+            if not self._turn.take(request_id):
+                return
+            # The answer may have come, and have been read, before the turn was free.
+            while pending.answered.locked() and not (self._chunks or deadline.passed):
+                self._process.read_into(self._chunks, deadline)
+            if len(self._chunks) == 1 and self._frames.is_one(self._chunks[0]):
+                with contextlib.suppress(FrameError):  # the reading thread knows what to do with it
+                    message = decode_frame(self._chunks[0])
+                    own = type(message.get("id")) is int and message["id"] == request_id
+                    if own and "method" not in message:
+                        self._replies.take(request_id, message)
+                        self._chunks.clear()
+        finally:
+            if self._turn.give_back(request_id) and (self._chunks or len(self._replies)):
+                self._turn.call()
 
     def _wait(self, pending: Pending, deadline: Deadline) -> bool:
         """Wait for the answer, or for what makes one impossible."""
@@ -236,12 +271,17 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            while data := self._process.read():
+            while data := self._chunks.popleft() if self._chunks else self._process.read():
                 if data.count(b"\n") < MANY_LINES:
                     self._feed(data)
                 else:
                     for start in range(0, len(data), PIECE_BYTES):
                         self._feed(data[start : start + PIECE_BYTES])
+                if self._may_read and not (self._chunks or len(self._replies)):
+                    self._turn.give_back(THREAD)
+                    if len(self._replies):  # of a caller who saw us reading
+                        self._turn.call()
+                    self._turn.rest()
         except Exception:  # noqa: BLE001 - maybe of a log handler of the application: callers wait, and must be told
             self._violation = self._violation or "the host failed to read the driver's answers"
             self._log.exception("reading from process %d failed", self._process.pid)

@@ -16,7 +16,9 @@ import signal
 import stat
 import subprocess
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,11 @@ class Usage:
 
 
 class DriverProcess:
-    """A running driver. Construct it on a thread that lives as long as the host (docs/decisions/0004)."""
+    """A running driver. Construct it on a thread that lives as long as the host (docs/decisions/0004).
+
+    Attributes:
+        on_end: Called once when it has ended, on a thread of its own; must not block.
+    """
 
     def __init__(self, name: str, launch: Launch, redactor: Redactor) -> None:
         """Start the process.
@@ -74,11 +80,14 @@ class DriverProcess:
         self._popen = self._guarded.popen
         assert self._popen.stdin and self._popen.stdout and self._popen.stderr  # noqa: S101, PT018 - pipes were asked for
         self._stdin = self._popen.stdin
-        self._writing = threading.Lock()  # held by the one who writes, or closes
+        self._writing = threading.Lock()  # held by the one who writes what takes several pieces, or closes
+        self._in_pieces = False
+        self._small: set[object] = set()  # writes in progress that the pipe takes whole or not at all
         self._stdin_done = False
         self._signalling = threading.Lock()
         self._buried = False
         self._ended = threading.Event()
+        self.on_end: Callable[[], None] | None = None
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self._guarded.abandon)
             os.set_blocking(self._stdin.fileno(), False)
@@ -113,6 +122,16 @@ class DriverProcess:
         """Return the next bytes of its stdout; none at the end of the pipe or of the process."""
         return self._stdout.read()
 
+    def read_into(self, chunks: deque[bytes], deadline: Deadline) -> bool:
+        """Append the next bytes of its stdout to *chunks*, or none at the end.
+
+        No signal, whatever its handler raises, gets between the bytes and the queue.
+
+        Returns:
+            False: there was nothing so far, be the deadline over or not.
+        """
+        return self._stdout.read_into(chunks, deadline.remaining_s())
+
     def write(self, frame: bytes, deadline: Deadline) -> int | None:
         """Write *frame* to its stdin, until it is written or the deadline has passed.
 
@@ -120,26 +139,11 @@ class DriverProcess:
             How many bytes the pipe took; after a part of a frame it takes no more. None: it is closed, on
             this side or the other.
         """
-        if not self._writing.acquire(timeout=deadline.remaining_s()):
-            return 0
-        written = 0
-        try:
-            while written < len(frame):
-                if self._stdin_done:
-                    return None
-                try:
-                    written += os.write(self._stdin.fileno(), memoryview(frame)[written:])
-                except BlockingIOError:
-                    if not self._writable(deadline):
-                        return written
-                except OSError:
-                    return None
-            return written
-        finally:
-            if 0 < written < len(frame):  # half a line is on the wire, maybe by Ctrl-C: nothing can follow it
-                self._stdin_done = True
-            self._writing.release()
-            self._close_stdin()
+        if len(frame) <= select.PIPE_BUF:
+            written = self._write_whole(frame)
+            if written != 0:
+                return written
+        return self._write_in_pieces(frame, deadline)
 
     def wait(self, seconds: float) -> int | None:
         """Wait for its end and return its status, or None when it goes on."""
@@ -199,6 +203,58 @@ class DriverProcess:
         self._stdout.close()
         self._stderr.close()
 
+    def _write_whole(self, frame: bytes) -> int | None:
+        """Write so little that the pipe takes it at once, beside others who do the same, and without a lock.
+
+        A thread that waits for a lock costs more than the write.
+
+        Returns:
+            As `write`; 0: not now.
+        """
+        me = object()
+        try:
+            self._small.add(me)  # before the look at what others do, as they do it
+            if self._stdin_done:
+                return None
+            return 0 if self._in_pieces else os.write(self._stdin.fileno(), frame)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return None
+        finally:
+            self._small.discard(me)
+            if self._stdin_done:
+                self._close_stdin()
+
+    def _write_in_pieces(self, frame: bytes, deadline: Deadline) -> int | None:
+        """Write as much as the pipe takes, again and again, while nobody else writes."""
+        if not self._writing.acquire(timeout=deadline.remaining_s()):
+            return 0
+        written = 0
+        try:
+            self._in_pieces = True
+            while self._small:  # they take a moment; those that come later see that somebody writes, and wait
+                if deadline.passed:
+                    return 0
+                time.sleep(0)
+            while written < len(frame):
+                if self._stdin_done:
+                    return None
+                try:
+                    written += os.write(self._stdin.fileno(), memoryview(frame)[written:])
+                except BlockingIOError:
+                    if not self._writable(deadline):
+                        return written
+                except OSError:
+                    return None
+            return written
+        finally:
+            if 0 < written < len(frame):  # half a line is on the wire, maybe by Ctrl-C: nothing can follow it
+                self._stdin_done = True
+            self._in_pieces = False
+            self._writing.release()
+            self._close_stdin()
+
     def _writable(self, deadline: Deadline) -> bool:
         poll = select.poll()
         poll.register(self._stdin, select.POLLOUT)
@@ -207,9 +263,14 @@ class DriverProcess:
     def _close_stdin(self) -> None:
         # Never while somebody writes: the number of a closed descriptor is soon that of another file, and
         # the request would go there. Whoever writes now comes here afterwards.
-        if self._stdin_done and self._writing.acquire(blocking=False):
-            with contextlib.suppress(OSError):
-                self._stdin.close()
+        while (
+            self._stdin_done
+            and not (self._stdin.closed or self._small)
+            and self._writing.acquire(blocking=False)
+        ):
+            if not self._small:
+                with contextlib.suppress(OSError):
+                    self._stdin.close()
             self._writing.release()
 
     def _tell(self, command: Callable[[], None]) -> None:
@@ -231,6 +292,8 @@ class DriverProcess:
                 self._guarded.clean_up()
             self._stderr.close()
             self._ended.set()
+            if self.on_end is not None:
+                self.on_end()
             self._guarded.remove_folder()
 
 
@@ -255,6 +318,7 @@ class _Tap:
 
     def __init__(self, stream: IO[bytes], process: "subprocess.Popen[bytes]") -> None:
         self._stream = stream
+        self._fd = stream.fileno()
         self._process = process
         self._left = _PIPE_BYTES
         self._ended = False
@@ -278,13 +342,25 @@ class _Tap:
             ready = [fd for fd, _ in self._either.poll(self._wait_ms)]
             self._ended = self._pidfd in ready or (not ready and self._has_exited())
             if ready and not self._ended:
-                return os.read(self._stream.fileno(), _READ_BYTES)
+                return os.read(self._fd, _READ_BYTES)
         # Asked again: it may have written between the look at the pipe and the look at the process.
         if self._left <= 0 or not self._data.poll(0):
             return b""
-        data = os.read(self._stream.fileno(), _READ_BYTES)
+        data = os.read(self._fd, _READ_BYTES)
         self._left -= len(data)
         return data
+
+    def read_into(self, chunks: deque[bytes], seconds: float) -> bool:
+        """Append the next bytes, or none at the end; return False where there was nothing so far."""
+        wait_ms = seconds * 1000 if self._wait_ms is None else min(seconds * 1000, self._wait_ms)
+        ready = [fd for fd, _ in self._either.poll(wait_ms)]
+        if ready == [self._fd]:
+            chunks.extend(map(os.read, ready, (_READ_BYTES,)))  # in one step of the interpreter
+        elif ready or self._has_exited():
+            chunks.append(self.read())
+        else:
+            return False
+        return True
 
     def wait_for_exit(self) -> None:
         """Wait for the end of the process, for as long as it takes."""

@@ -74,10 +74,13 @@ class FrameReader:
         """Whether the line that is being read is over the limit, and thrown away."""
         return self._discarding
 
+    def is_one(self, data: bytes) -> bool:
+        """Tell whether *data*, which comes next in the stream, is one whole line. Changes nothing."""
+        return not (self._partial or self._discarding) and data.find(b"\n") == len(data) - 1 < self.max_bytes
+
     def feed(self, data: bytes) -> list[bytes | Oversize]:
         """Take the next bytes of the stream and return the frames that they complete, in order."""
-        if not self._partial and not self._discarding and data.find(b"\n") == len(data) - 1 < self.max_bytes:
-            # The usual case: one whole line in one read.
+        if self.is_one(data):  # the usual case
             return [data[:-1]] if data.strip(_BLANK) else []
         frames: list[bytes | Oversize] = []
         start = 0

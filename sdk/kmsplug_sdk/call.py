@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 
 _local = threading.local()
+_making = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -13,7 +14,6 @@ class Call:
 
     Attributes:
         deadline: When its caller stops waiting, on `time.monotonic`; None: unknown.
-        cancelled: Set when the caller has stopped waiting.
         correlation_id: The host's id of the request.
         traceparent: The caller's trace (W3C Trace Context), for a provider that takes one; in every log line.
         answers: How often its answer is written. Only a driver that plays a broken one changes it, and not in
@@ -21,10 +21,23 @@ class Call:
     """
 
     deadline: float | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
     correlation_id: str | None = None
     traceparent: str | None = None
     answers: int = 1
+    _cancelled: threading.Event | None = field(default=None, init=False)
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set when the caller has stopped waiting."""
+        if self._cancelled is not None:
+            return self._cancelled
+        with _making:  # now that somebody asks: most calls have ended before anybody could
+            return self._made()
+
+    def _made(self) -> threading.Event:
+        if self._cancelled is None:
+            self._cancelled = threading.Event()
+        return self._cancelled
 
     def remaining_s(self, default: float) -> float:
         """Return the seconds left, never negative, or *default* where no deadline came along."""

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import resource
+import select
 import signal
 import sys
 import threading
@@ -211,6 +212,26 @@ def test_a_start_without_enough_descriptors_leaves_none_behind() -> None:
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert outcomes == {"Too many open files", "started"}
+
+
+def test_requests_of_any_length_that_are_written_at_once_never_mix() -> None:
+    lengths = [1, 100, select.PIPE_BUF - 1, select.PIPE_BUF, 200_000]
+    with running("import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)") as process:
+
+        def write(who: int) -> None:
+            for turn in range(40):
+                text = bytes([65 + who]) * lengths[(who + turn) % len(lengths)]
+                assert process.write(text + b"\n", Deadline.after(LONG_S)) == len(text) + 1
+
+        writers = [begin(write, who) for who in range(6)]
+        read = begin(lambda: b"".join(iter(process.read, b"")))
+        for writer in writers:
+            writer.result(LONG_S)
+        process.close_stdin()
+        lines = read.result(LONG_S).splitlines()
+
+    expected = sorted(bytes([65 + who]) * lengths[(who + turn) % 5] for who in range(6) for turn in range(40))
+    assert sorted(lines) == expected
 
 
 def test_a_start_without_a_thread_leaves_no_process_behind() -> None:

@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from kmsplug_host._connection import Connection
@@ -25,10 +26,16 @@ class FakeProcess:
         self.redactor = Redactor()
         self.speak = threading.Event()
         self.killed = False
+        self.on_end: Callable[[], None] = lambda: None
 
     def read(self) -> bytes:
         self.speak.wait(LONG_S)
+        self.on_end()  # at once after what is read now
         return b"" if self.killed else next(self._chunks, b"")
+
+    def read_into(self, chunks: deque[bytes], deadline: Deadline) -> bool:
+        chunks.append(self.read())
+        return True
 
     def write(self, frame: bytes, deadline: Deadline) -> int:
         self._written.release()
