@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -186,6 +185,8 @@ def _data_home() -> Path | None:
 
 def available_drivers() -> dict[str, str]:
     """Return the installed drivers: entry point name to ``module:Class``. None of them is imported."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - 10 ms that `import kmsplug_host` need not take
+
     return {point.name: point.value for point in entry_points(group=DRIVER_GROUP)}
 
 

@@ -9,8 +9,6 @@ import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as distribution_version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -420,9 +418,11 @@ def _stats(keystore: Keystore) -> KeystoreStats:
 
 def version() -> str:
     """Return the version of this library."""
+    from importlib import metadata  # noqa: PLC0415 - 10 ms that `import kmsplug_host` need not take
+
     try:
-        return distribution_version("kmsplug")
-    except PackageNotFoundError:  # a source tree on the path, not installed
+        return metadata.version("kmsplug")
+    except metadata.PackageNotFoundError:  # a source tree on the path, not installed
         return "0"
 
 

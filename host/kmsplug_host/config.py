@@ -6,6 +6,7 @@ references until a plugin is configured.
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -154,7 +155,7 @@ class PluginSettings(_Table):
     isolation: Isolation | None = Field(default=None, strict=False)
     read_paths: list[_Text] = []
     write_paths: list[_Text] = []
-    limits: Limits = Limits()
+    limits: Limits = Field(default_factory=Limits)
     sha256: _Sha256 | None = None
     files: dict[_Text, _Sha256] = {}
 
@@ -267,8 +268,8 @@ class KeystoreSettings(_Table):
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
     max_in_flight: int = Field(default=64, ge=1)
     max_queued: int = Field(default=1024, ge=0)
-    retry: RetrySettings = RetrySettings()
-    breaker: BreakerSettings = BreakerSettings()
+    retry: RetrySettings = Field(default_factory=RetrySettings)
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
 
 
 class CatalogSettings(_Table):
@@ -306,7 +307,8 @@ class Settings(_Table):
         return {**own, **self.keystores}
 
 
-class Source(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Source:
     """Settings and where they came from.
 
     Attributes:
@@ -315,8 +317,6 @@ class Source(BaseModel):
         folder: What relative paths are relative to.
         path: The file, if it is one.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     settings: Settings
     name: str
