@@ -52,13 +52,19 @@ class KeyAlgorithm(StrEnum):
     EC_P256 = "EC_P256"
     EC_P384 = "EC_P384"
     EC_P521 = "EC_P521"
+    EC_SECP256K1 = "EC_SECP256K1"
     ED25519 = "ED25519"
     X25519 = "X25519"
+    HMAC_SHA_224 = "HMAC_SHA_224"
     HMAC_SHA_256 = "HMAC_SHA_256"
     HMAC_SHA_384 = "HMAC_SHA_384"
     HMAC_SHA_512 = "HMAC_SHA_512"
+    ML_DSA_44 = "ML_DSA_44"
     ML_DSA_65 = "ML_DSA_65"
+    ML_DSA_87 = "ML_DSA_87"
+    ML_KEM_512 = "ML_KEM_512"
     ML_KEM_768 = "ML_KEM_768"
+    ML_KEM_1024 = "ML_KEM_1024"
 
 
 class Mechanism(StrEnum):
@@ -80,12 +86,17 @@ class Mechanism(StrEnum):
     ECDSA_SHA_384 = "ECDSA_SHA_384"
     ECDSA_SHA_512 = "ECDSA_SHA_512"
     ED25519 = "ED25519"
+    ML_DSA_44 = "ML_DSA_44"
     ML_DSA_65 = "ML_DSA_65"
+    ML_DSA_87 = "ML_DSA_87"
+    HMAC_SHA_224 = "HMAC_SHA_224"
     HMAC_SHA_256 = "HMAC_SHA_256"
     HMAC_SHA_384 = "HMAC_SHA_384"
     HMAC_SHA_512 = "HMAC_SHA_512"
     ECDH = "ECDH"
+    ML_KEM_512 = "ML_KEM_512"
     ML_KEM_768 = "ML_KEM_768"
+    ML_KEM_1024 = "ML_KEM_1024"
 
 
 class KeyUsage(StrEnum):

@@ -10,10 +10,12 @@ _U = KeyUsage
 _A = KeyAlgorithm
 
 RSA: Final = frozenset({_A.RSA_2048, _A.RSA_3072, _A.RSA_4096})
-_EC: Final = frozenset({_A.EC_P256, _A.EC_P384, _A.EC_P521})
-_HMAC: Final = frozenset({_A.HMAC_SHA_256, _A.HMAC_SHA_384, _A.HMAC_SHA_512})
-SIGNING: Final = RSA | _EC | {_A.ED25519, _A.ML_DSA_65}
-ASYMMETRIC: Final = SIGNING | {_A.X25519, _A.ML_KEM_768}
+_EC: Final = frozenset({_A.EC_P256, _A.EC_P384, _A.EC_P521, _A.EC_SECP256K1})
+_HMAC: Final = frozenset({_A.HMAC_SHA_224, _A.HMAC_SHA_256, _A.HMAC_SHA_384, _A.HMAC_SHA_512})
+_ML_DSA: Final = frozenset({_A.ML_DSA_44, _A.ML_DSA_65, _A.ML_DSA_87})
+_ML_KEM: Final = frozenset({_A.ML_KEM_512, _A.ML_KEM_768, _A.ML_KEM_1024})
+SIGNING: Final = RSA | _EC | _ML_DSA | {_A.ED25519}
+ASYMMETRIC: Final = SIGNING | _ML_KEM | {_A.X25519}
 
 _NATURAL: Final[dict[KeyAlgorithm, tuple[KeyUsage, ...]]] = {
     _A.AES_128_GCM: (_U.ENCRYPT_DECRYPT,),
@@ -23,9 +25,9 @@ _NATURAL: Final[dict[KeyAlgorithm, tuple[KeyUsage, ...]]] = {
     **dict.fromkeys(_EC, (_U.SIGN_VERIFY, _U.KEY_AGREEMENT)),
     **dict.fromkeys(_HMAC, (_U.GENERATE_VERIFY_MAC,)),
     _A.ED25519: (_U.SIGN_VERIFY,),
-    _A.ML_DSA_65: (_U.SIGN_VERIFY,),
+    **dict.fromkeys(_ML_DSA, (_U.SIGN_VERIFY,)),
     _A.X25519: (_U.KEY_AGREEMENT,),
-    _A.ML_KEM_768: (_U.KEY_ENCAPSULATION,),
+    **dict.fromkeys(_ML_KEM, (_U.KEY_ENCAPSULATION,)),
 }
 
 _USED_AS: Final = {

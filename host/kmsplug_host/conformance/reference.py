@@ -14,6 +14,7 @@ _CURVES: Final = {
     KeyAlgorithm.EC_P256: "secp256r1",
     KeyAlgorithm.EC_P384: "secp384r1",
     KeyAlgorithm.EC_P521: "secp521r1",
+    KeyAlgorithm.EC_SECP256K1: "secp256k1",
 }
 _RSA_BITS: Final = {KeyAlgorithm.RSA_2048: 2048, KeyAlgorithm.RSA_3072: 3072, KeyAlgorithm.RSA_4096: 4096}
 
@@ -60,7 +61,7 @@ def public_key(algorithm: KeyAlgorithm, der: bytes) -> Any:
     match algorithm:
         case KeyAlgorithm.RSA_2048 | KeyAlgorithm.RSA_3072 | KeyAlgorithm.RSA_4096:
             fits = isinstance(key, rsa.RSAPublicKey) and key.key_size == _RSA_BITS[algorithm]
-        case KeyAlgorithm.EC_P256 | KeyAlgorithm.EC_P384 | KeyAlgorithm.EC_P521:
+        case KeyAlgorithm.EC_P256 | KeyAlgorithm.EC_P384 | KeyAlgorithm.EC_P521 | KeyAlgorithm.EC_SECP256K1:
             fits = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == _CURVES[algorithm]
         case KeyAlgorithm.ED25519:
             fits = isinstance(key, ed25519.Ed25519PublicKey)
