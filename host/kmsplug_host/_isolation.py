@@ -37,6 +37,7 @@ _SYSTEM: Final = (
 _KERNEL: Final = ("/proc", "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage")
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
+_TOKEN_FILE: Final = "token_file"  # noqa: S105 - the end of a name
 _PATH_NAMES: Final = ("path", "file", "folder", "directory", "dir", "module", "socket")
 _BWRAP_SHM_BYTES: Final = 64 * 1024 * 1024
 
@@ -102,16 +103,29 @@ def configured_paths(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     The driver's schema, which tells paths for certain, comes from the driver itself. So a member counts as
     a path when its name is one of ``path``, ``file``, ``folder``, ``directory``, ``dir``, ``module``,
     ``socket``, or ends in ``_`` and one of them. Of a file that does not exist the folder is yielded, for
-    the driver may be about to make it.
+    the driver may be about to make it. Files with tokens are not among them: see `token_folders`.
     """
     for name, value in config.items():
         kind = name.rpartition("_")[2]
         if isinstance(value, Mapping):
             yield from configured_paths(value, folder)
-        elif kind in _PATH_NAMES:
+        elif kind in _PATH_NAMES and not name.endswith(_TOKEN_FILE):
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str):
                     yield str(_prepare(folder / Path(text).expanduser(), kind))
+
+
+def token_folders(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Yield the folders of files with tokens in a driver's settings: of members that end in ``token_file``.
+
+    Such a file is replaced by another one while the driver runs, as Kubernetes does it, and what is allowed
+    by Landlock or bound by bwrap is the file that was there at the start.
+    """
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from token_folders(value, folder)
+        elif isinstance(value, str) and name.endswith(_TOKEN_FILE):
+            yield str((folder / Path(value).expanduser()).parent)
 
 
 def _prepare(path: Path, kind: str) -> Path:

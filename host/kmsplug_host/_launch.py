@@ -169,7 +169,8 @@ def _access(settings: PluginSettings, folder: Path, env: Mapping[str, str], own:
     listed = tuple(str(folder / Path(path).expanduser()) for path in settings.read_paths)
     write = tuple(str(folder / Path(path).expanduser()) for path in settings.write_paths)
     configured = tuple(_isolation.configured_paths(settings.config, folder))
-    return Access((*own, *certificates, *listed), (*write, *configured))
+    tokens = tuple(_isolation.token_folders(settings.config, folder))
+    return Access((*own, *certificates, *listed, *tokens), (*write, *configured))
 
 
 def _data_home() -> Path | None:
