@@ -24,7 +24,8 @@ test: $(VENV)/.dev $(VENV)/.system ## set up what the tests need and run them al
 soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods, an outage of 30 s
 	@KMSPLUG_SOAK=1 $(BIN)/python -m pytest -o faulthandler_timeout=600 \
 	tests/chaos tests/fuzz tests/zoo tests/process/test_resilience_provider.py \
-	tests/unit/host/test_envelope_properties.py tests/cli/test_envelope_large.py tests/live/test_vault_conformance.py
+	tests/unit/host/test_envelope_properties.py tests/cli/test_envelope_large.py tests/live/test_vault_conformance.py \
+	tests/backends/test_aws_conformance.py
 
 lint: $(VENV)/.dev ## style and import directions
 	@$(BIN)/ruff check .
@@ -47,6 +48,7 @@ bench: $(VENV)/.bench ## what a call and an envelope cost, beside others that do
 	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
 	@$(VENV)/bench/bin/python benchmarks/recovery.py
 	@$(VENV)/bench/bin/python benchmarks/envelope.py
+	@$(VENV)/bench/bin/python benchmarks/aws.py
 
 docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, errors.md, the asynchronous methods
 	@$(BIN)/python -m kmsplug_protocol.schema protocol

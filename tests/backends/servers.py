@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import pytest
-from backends.environments import UnavailableError, python_of
+from backends.environments import python_of
 from support.loopback import free_port
 
 _HERE: Final = Path(__file__).parent
@@ -22,8 +21,12 @@ _END_S: Final = 10.0
 
 @contextlib.contextmanager
 def localstack() -> Iterator[str]:
-    """Run LocalStack's KMS, repaired, and yield its URL; skip the test where it cannot be had."""
-    python, port = _python("localstack", "LOCALSTACK"), free_port()
+    """Run LocalStack's KMS, repaired, and yield its URL.
+
+    Raises:
+        UnavailableError: It cannot be had here.
+    """
+    python, port = python_of("localstack"), free_port()
     with tempfile.TemporaryDirectory(prefix="kmsplug-localstack-") as folder:
         settings = {
             "HOME": folder,
@@ -43,30 +46,27 @@ def localstack() -> Iterator[str]:
             "LS_LOG": "error",
         }
         command: list[str | Path] = [python, _HERE / "localstack_server.py"]
-        with _running(command, settings, port, "/_localstack/health"):
+        with _running(command, settings, port, "kms"):
             yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
 def moto() -> Iterator[str]:
-    """Run moto with STS, IAM and KMS, and yield its URL; skip the test where it cannot be had."""
-    python, port = _python("moto", "MOTO"), free_port()
+    """Run moto with STS, IAM and KMS, and yield its URL.
+
+    Raises:
+        UnavailableError: It cannot be had here.
+    """
+    python, port = python_of("moto"), free_port()
     with tempfile.TemporaryDirectory(prefix="kmsplug-moto-") as folder:
         command: list[str | Path] = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        with _running(command, {"HOME": folder}, port, "/moto-api/"):
+        with _running(command, {"HOME": folder}, port, "kms", "sts"):
             yield f"http://127.0.0.1:{port}"
-
-
-def _python(name: str, title: str) -> Path:
-    try:
-        return python_of(name)
-    except UnavailableError as error:
-        pytest.skip(f"{title} NOT CHECKED: {error}")
 
 
 @contextlib.contextmanager
 def _running(
-    command: Sequence[str | Path], settings: Mapping[str, str], port: int, path: str
+    command: Sequence[str | Path], settings: Mapping[str, str], port: int, *services: str
 ) -> Iterator[None]:
     environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", **settings}
     with tempfile.TemporaryFile() as output:
@@ -75,7 +75,7 @@ def _running(
             start_new_session=True,
         )  # fmt: skip
         try:
-            if not _answers(process, port, path):
+            if not all(_answers(process, port, service) for service in services):
                 output.seek(0)
                 text = output.read()[-2000:].decode(errors="replace")
                 raise AssertionError(f"the server did not start: status {process.poll()}\n{text}")
@@ -89,16 +89,33 @@ def _running(
                     break
 
 
-def _answers(process: subprocess.Popen[bytes], port: int, path: str) -> bool:
+# One harmless call of each service: the servers load a service when first asked for it, which takes seconds.
+_CALLS: Final[dict[str, tuple[dict[str, str], str]]] = {
+    "kms": (
+        {"X-Amz-Target": "TrentService.ListKeys", "Content-Type": "application/x-amz-json-1.1"},
+        "{}",
+    ),
+    "sts": (
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        "Action=GetCallerIdentity&Version=2011-06-15",
+    ),
+}
+
+
+def _answers(process: subprocess.Popen[bytes], port: int, service: str) -> bool:
+    headers, body = _CALLS[service]
+    scope = f"Credential=AKIAIOSFODNN7EXAMPLE/20260101/eu-west-1/{service}/aws4_request"
+    signed = {**headers, "Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"}
     until = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < until:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_START_S)
         try:
-            connection.request("GET", path)
-            if connection.getresponse().status < 500:
+            connection.request("POST", "/", body, signed)
+            if connection.getresponse().status == 200:
                 return True
         except (OSError, http.client.HTTPException):
-            time.sleep(0.05)
+            pass
         finally:
             connection.close()
+        time.sleep(0.05)
     return False

@@ -4,6 +4,7 @@ Nothing of it retries: the host does. It takes nothing from the environment, fro
 machine's metadata service, only what the settings say.
 """
 
+import json
 import logging
 import os
 import threading
@@ -22,6 +23,7 @@ from botocore.credentials import (
 )
 from botocore.httpsession import URLLib3Session
 from botocore.loaders import Loader
+from botocore.parsers import ResponseParserError
 from botocore.session import Session
 from kmsplug_protocol import ErrorCode, Outcome, Vendor
 from kmsplug_sdk import DriverError
@@ -56,6 +58,7 @@ _EARLY_S: Final = 600.0
 _TRY_AGAIN_S: Final = 30.0
 _MOMENTS_AGO_S: Final = 60.0  # until then a new key may be unknown somewhere (AWS KMS eventual consistency)
 _MANY: Final = 1024
+_FIRST_ERROR: Final = 300
 
 # What a service says of credentials that were good once.
 _OUTDATED: Final = frozenset({
@@ -66,7 +69,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class AccessKey:
     """Credentials of one moment.
 
     Attributes:
@@ -81,11 +84,16 @@ class Keys:
     session_token: str | None = None
     expires_at: float | None = None
 
+    @property
+    def ends_at(self) -> float:
+        """When they end, also where they never do."""
+        return float("inf") if self.expires_at is None else self.expires_at
+
     def __repr__(self) -> str:
-        return f"Keys({self.access_key_id!r})"
+        return f"AccessKey({self.access_key_id!r})"
 
 
-class RenewingCredentials(Credentials):  # type: ignore[misc]
+class RenewingCredentials(Credentials):
     """Credentials that are fetched when they are first needed, and again before they end.
 
     One thread fetches. While the old ones are good, others go on with them, and a failure is logged only.
@@ -94,10 +102,10 @@ class RenewingCredentials(Credentials):  # type: ignore[misc]
         fetch: Returns credentials, or raises `DriverError`.
     """
 
-    def __init__(self, fetch: Callable[[], Keys]) -> None:
+    def __init__(self, fetch: Callable[[], AccessKey]) -> None:
         super().__init__("", "", method="kmsplug")
         self._fetch = fetch
-        self._keys: Keys | None = None
+        self._held: AccessKey | None = None
         self._due = 0.0
         self._renewing = threading.Lock()
 
@@ -106,43 +114,44 @@ class RenewingCredentials(Credentials):  # type: ignore[misc]
         keys = self.current()
         return ReadOnlyCredentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
 
-    def current(self) -> Keys:
+    def current(self) -> AccessKey:
         """Return credentials that are good now.
 
         Raises:
             DriverError: There are none to be had.
         """
-        keys, now = self._keys, time.time()
+        keys, now = self._held, time.time()
         if keys is not None and now < self._due:
             return keys
-        if keys is None or (keys.expires_at is not None and now >= keys.expires_at):
+        if keys is None or now >= keys.ends_at:
             with self._renewing:
-                return self._keys if self._keys is not keys and self._keys is not None else self._renew()
+                return self._held if self._held is not keys and self._held is not None else self._renew()
         if self._renewing.acquire(blocking=False):
             try:
                 return self._renew()
             except DriverError as error:
                 _log.warning("credentials were not renewed, the old ones still hold: %s", error.message)
-                self._due = now + _TRY_AGAIN_S
+                self._due = min(now + _TRY_AGAIN_S, keys.ends_at)
             finally:
                 self._renewing.release()
         return keys
 
-    def renewed_since(self, access_key_id: str) -> bool:
+    def renewed_since(self, used: AccessKey) -> bool:
         """Tell whether there are other credentials by now than those, fetching them once if need be."""
         with self._renewing:
-            if self._keys is not None and self._keys.access_key_id == access_key_id:
+            if self._held == used:
                 try:
                     self._renew()
-                except DriverError:
+                except DriverError as error:
+                    _log.warning("credentials were not renewed: %s", error.message)
                     return False
-            return self._keys is not None and self._keys.access_key_id != access_key_id
+            return self._held != used
 
-    def _renew(self) -> Keys:
+    def _renew(self) -> AccessKey:
         keys = self._fetch()
         now = time.time()
-        left = float("inf") if keys.expires_at is None else keys.expires_at - now
-        self._keys, self._due = keys, now + left - min(left / 4, _EARLY_S)
+        left = keys.ends_at - now
+        self._held, self._due = keys, now + left - min(left / 4, _EARLY_S)
         return keys
 
 
@@ -164,6 +173,7 @@ class KmsClient:
     def __init__(self, config: AwsConfig, credentials: RenewingCredentials) -> None:
         self._credentials = credentials
         self._kms = _client("kms", config, config.endpoint, credentials)
+        self._kms.meta.events.register("before-parse.kms", _require_whole)
         self._made: dict[str, float] = {}
 
     def ask(self, api: Api, operation: str, *, withhold: bool = False, **params: Any) -> dict[str, Any]:
@@ -184,7 +194,7 @@ class KmsClient:
         """
         if current_call().remaining_s(1.0) <= 0:
             raise DriverError(ErrorCode.TIMEOUT, "the deadline has passed", outcome=Outcome.NOT_APPLIED)
-        used = self._credentials.current().access_key_id
+        used = self._credentials.current()
         try:
             with aws_errors(operation, withhold=withhold):
                 answer: dict[str, Any] = getattr(self._kms, api)(**params)
@@ -215,7 +225,7 @@ class KmsClient:
 
 def assume_role(
     config: AwsConfig, credentials: RenewingCredentials | None, api: str, params: Mapping[str, Any]
-) -> Keys:
+) -> AccessKey:
     """Ask STS for the credentials of a role.
 
     Args:
@@ -233,7 +243,7 @@ def assume_role(
             answer = getattr(sts, api)(**params)["Credentials"]
     finally:
         sts.close()
-    return Keys(
+    return AccessKey(
         answer["AccessKeyId"],
         answer["SecretAccessKey"],
         answer["SessionToken"],
@@ -241,7 +251,7 @@ def assume_role(
     )
 
 
-class _OneAttempt(ContainerMetadataFetcher):  # type: ignore[misc]
+class _OneAttempt(ContainerMetadataFetcher):
     RETRY_ATTEMPTS = 1
 
 
@@ -256,7 +266,7 @@ def container_credentials(url: str, token: str) -> Mapping[str, str]:
         return answer
 
 
-def profile_credentials(config: AwsConfig) -> Keys:
+def profile_credentials(config: AwsConfig) -> AccessKey:
     """Return what a profile of the files of the settings holds, role and all.
 
     Raises:
@@ -278,7 +288,7 @@ def profile_credentials(config: AwsConfig) -> Keys:
             )
         frozen = found.get_frozen_credentials()
         expiry = getattr(found, "_expiry_time", None)  # the SDK has no public name for it
-    return Keys(
+    return AccessKey(
         frozen.access_key, frozen.secret_key, frozen.token, None if expiry is None else expiry.timestamp()
     )
 
@@ -353,6 +363,17 @@ def _session(
     if profile is not None:
         session.set_config_variable("profile", profile)
     return session
+
+
+def _require_whole(response_dict: Mapping[str, Any], **_others: Any) -> None:
+    """Refuse an answer that is cut off or no object: the SDK would take it for one without members."""
+    body = response_dict["body"]
+    try:
+        whole = response_dict["status_code"] >= _FIRST_ERROR or not body or isinstance(json.loads(body), dict)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ResponseParserError
 
 
 def _is_outdated(error: DriverError) -> bool:

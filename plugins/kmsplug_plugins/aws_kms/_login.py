@@ -12,8 +12,7 @@ from kmsplug_protocol import ErrorCode, Outcome
 from kmsplug_sdk import DriverError
 from pydantic import SecretStr
 
-from ._client import Keys, RenewingCredentials, assume_role, container_credentials, profile_credentials
-from ._roles_anywhere import create_session
+from ._client import AccessKey, RenewingCredentials, assume_role, container_credentials, profile_credentials
 from .config import AwsConfig
 
 _AGENT: Final = "http://169.254.170.23/v1/credentials"
@@ -40,7 +39,7 @@ def log_in(config: AwsConfig) -> RenewingCredentials:
     )
 
 
-def _login(fetch: Callable[[AwsConfig], Keys], config: AwsConfig) -> Keys:
+def _login(fetch: Callable[[AwsConfig], AccessKey], config: AwsConfig) -> AccessKey:
     """Fetch; whatever fails here failed before any key was touched."""
     try:
         return fetch(config)
@@ -57,7 +56,7 @@ def _login(fetch: Callable[[AwsConfig], Keys], config: AwsConfig) -> Keys:
         raise
 
 
-def _web_identity(config: AwsConfig) -> Keys:
+def _web_identity(config: AwsConfig) -> AccessKey:
     login = config.login
     params = {
         "RoleArn": login.role_arn,
@@ -68,24 +67,28 @@ def _web_identity(config: AwsConfig) -> Keys:
     return assume_role(config, None, "assume_role_with_web_identity", params)
 
 
-def _pod_identity(config: AwsConfig) -> Keys:
+def _pod_identity(config: AwsConfig) -> AccessKey:
     answer = container_credentials(config.login.url or _AGENT, _token(config.login.token_file))
     return temporary(
         answer, {"id": "AccessKeyId", "secret": "SecretAccessKey", "token": "Token", "end": "Expiration"}
     )
 
 
-def _static(config: AwsConfig) -> Keys:
+def _static(config: AwsConfig) -> AccessKey:
     login = config.login
-    return Keys(login.access_key_id or "", _plain(login.secret_access_key) or "", _plain(login.session_token))
+    return AccessKey(
+        login.access_key_id or "", _plain(login.secret_access_key) or "", _plain(login.session_token)
+    )
 
 
-def _roles_anywhere(config: AwsConfig) -> Keys:
+def _roles_anywhere(config: AwsConfig) -> AccessKey:
+    from ._roles_anywhere import create_session  # noqa: PLC0415 - X.509 takes 50 ms to import, at every start
+
     names = {"id": "accessKeyId", "secret": "secretAccessKey", "token": "sessionToken", "end": "expiration"}
     return temporary(create_session(config, config.login.duration_s or _LIFE_S), names)
 
 
-_WAYS: Final[dict[str, Callable[[AwsConfig], Keys]]] = {
+_WAYS: Final[dict[str, Callable[[AwsConfig], AccessKey]]] = {
     "web_identity": _web_identity,
     "pod_identity": _pod_identity,
     "profile": profile_credentials,
@@ -94,7 +97,7 @@ _WAYS: Final[dict[str, Callable[[AwsConfig], Keys]]] = {
 }
 
 
-def temporary(answer: Mapping[str, object], names: Mapping[str, str]) -> Keys:
+def temporary(answer: Mapping[str, object], names: Mapping[str, str]) -> AccessKey:
     """Read credentials that end, from an answer in JSON.
 
     Raises:
@@ -102,7 +105,7 @@ def temporary(answer: Mapping[str, object], names: Mapping[str, str]) -> Keys:
     """
     try:
         key, secret, token, end = (str(answer[names[part]]) for part in ("id", "secret", "token", "end"))
-        return Keys(key, secret, token, dt.datetime.fromisoformat(end).timestamp())
+        return AccessKey(key, secret, token, dt.datetime.fromisoformat(end).timestamp())
     except (KeyError, ValueError):
         raise DriverError(
             ErrorCode.PROVIDER_INTERNAL,

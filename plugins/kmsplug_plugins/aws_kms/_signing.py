@@ -132,7 +132,7 @@ class SigningOperations(UsesKeys):
         return EncapsulateResult(
             key_id=facts.arn,
             key_version=ONLY_VERSION,
-            mechanism=Mechanism.ML_KEM_768,
+            mechanism=Mechanism(facts.algorithm.value),
             shared_secret=Secret(answer["SharedSecret"]),
             ciphertext=answer["SharedSecretCiphertextBlob"],
             protection=facts.protection,

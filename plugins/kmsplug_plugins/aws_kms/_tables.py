@@ -19,6 +19,9 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 SYMMETRIC: Final = _A.AES_256_GCM
 RSA_KEYS: Final = (_A.RSA_2048, _A.RSA_3072, _A.RSA_4096)
+AGREES: Final = (_A.EC_P256, _A.EC_P384, _A.EC_P521, _A.EC_SECP256K1)
+_ML_DSA: Final = (_A.ML_DSA_44, _A.ML_DSA_65, _A.ML_DSA_87)
+_ML_KEM: Final = (_A.ML_KEM_512, _A.ML_KEM_768, _A.ML_KEM_1024)
 _HSM: Final = Protection.HSM
 
 SPECS: Final[Mapping[KeyAlgorithm, str]] = MappingProxyType({
@@ -29,17 +32,18 @@ SPECS: Final[Mapping[KeyAlgorithm, str]] = MappingProxyType({
     _A.EC_P256: "ECC_NIST_P256",
     _A.EC_P384: "ECC_NIST_P384",
     _A.EC_P521: "ECC_NIST_P521",
+    _A.EC_SECP256K1: "ECC_SECG_P256K1",
     _A.ED25519: "ECC_NIST_EDWARDS25519",
+    _A.HMAC_SHA_224: "HMAC_224",
     _A.HMAC_SHA_256: "HMAC_256",
     _A.HMAC_SHA_384: "HMAC_384",
     _A.HMAC_SHA_512: "HMAC_512",
-    _A.ML_DSA_65: "ML_DSA_65",
-    _A.ML_KEM_768: "ML_KEM_768",
+    **{algorithm: algorithm.value for algorithm in (*_ML_DSA, *_ML_KEM)},
 })  # fmt: skip
 ALGORITHMS: Final[Mapping[str, KeyAlgorithm]] = {spec: algorithm for algorithm, spec in SPECS.items()}
 
 # What no server that tests can start has: taken from the documents alone.
-DOCUMENTED_ONLY: Final = frozenset({_A.ED25519, _A.ML_DSA_65, _A.ML_KEM_768})
+DOCUMENTED_ONLY: Final = frozenset({_A.ED25519, *_ML_DSA, *_ML_KEM})
 
 USAGES: Final[Mapping[KeyUsage, str]] = MappingProxyType({
     _U.ENCRYPT_DECRYPT: "ENCRYPT_DECRYPT",
@@ -53,11 +57,13 @@ USAGE_OF: Final[Mapping[str, KeyUsage]] = {name: usage for usage, name in USAGES
 KINDS: Final[Mapping[KeyAlgorithm, tuple[KeyUsage, ...]]] = MappingProxyType({
     _A.AES_256_GCM: (_U.ENCRYPT_DECRYPT,),
     **dict.fromkeys(RSA_KEYS, (_U.ENCRYPT_DECRYPT, _U.SIGN_VERIFY)),
-    **dict.fromkeys((_A.EC_P256, _A.EC_P384, _A.EC_P521), (_U.SIGN_VERIFY, _U.KEY_AGREEMENT)),
+    **dict.fromkeys(AGREES, (_U.SIGN_VERIFY, _U.KEY_AGREEMENT)),
     _A.ED25519: (_U.SIGN_VERIFY,),
-    **dict.fromkeys((_A.HMAC_SHA_256, _A.HMAC_SHA_384, _A.HMAC_SHA_512), (_U.GENERATE_VERIFY_MAC,)),
-    _A.ML_DSA_65: (_U.SIGN_VERIFY,),
-    _A.ML_KEM_768: (_U.KEY_ENCAPSULATION,),
+    **dict.fromkeys(
+        (_A.HMAC_SHA_224, _A.HMAC_SHA_256, _A.HMAC_SHA_384, _A.HMAC_SHA_512), (_U.GENERATE_VERIFY_MAC,)
+    ),
+    **dict.fromkeys(_ML_DSA, (_U.SIGN_VERIFY,)),
+    **dict.fromkeys(_ML_KEM, (_U.KEY_ENCAPSULATION,)),
 })  # fmt: skip
 """What each kind can be made for, its natural usage first; RSA keys have none."""
 
@@ -139,8 +145,9 @@ SIGNERS: Final[Mapping[KeyAlgorithm, Mapping[Mechanism, Signer]]] = MappingProxy
     _A.EC_P256: {_M.ECDSA_SHA_256: Signer("ECDSA_SHA_256", _hash("sha256"))},
     _A.EC_P384: {_M.ECDSA_SHA_384: Signer("ECDSA_SHA_384", _hash("sha384"))},
     _A.EC_P521: {_M.ECDSA_SHA_512: Signer("ECDSA_SHA_512", _hash("sha512"))},
+    _A.EC_SECP256K1: {_M.ECDSA_SHA_256: Signer("ECDSA_SHA_256", _hash("sha256"))},
     _A.ED25519: {_M.ED25519: Signer("ED25519_SHA_512")},
-    _A.ML_DSA_65: {_M.ML_DSA_65: Signer("ML_DSA_SHAKE_256")},
+    **{algorithm: {_M(algorithm.value): Signer("ML_DSA_SHAKE_256")} for algorithm in _ML_DSA},
 })  # fmt: skip
 """By kind of key; the first mechanism is the default."""
 
@@ -152,13 +159,13 @@ DIGEST_BYTES: Final[Mapping[Mechanism, int]] = {
 }
 
 MACS: Final[Mapping[KeyAlgorithm, Mechanism]] = MappingProxyType({
+    _A.HMAC_SHA_224: _M.HMAC_SHA_224,
     _A.HMAC_SHA_256: _M.HMAC_SHA_256,
     _A.HMAC_SHA_384: _M.HMAC_SHA_384,
     _A.HMAC_SHA_512: _M.HMAC_SHA_512,
 })  # fmt: skip
 """KMS has the same names."""
 
-AGREES: Final = (_A.EC_P256, _A.EC_P384, _A.EC_P521)
 WITH_PUBLIC_HALF: Final = tuple(a for a in KINDS if a is not SYMMETRIC and a not in MACS)
 
 # Ours and KMS's names of how material is wrapped.
@@ -228,4 +235,6 @@ MAC: Final = tuple(
     for algorithm, mechanism in MACS.items()
 )
 AGREEMENT: Final = tuple(CapabilityRow(**_row(algorithm), mechanism=_M.ECDH) for algorithm in AGREES)
-ENCAPSULATION: Final = (CapabilityRow(**_row(_A.ML_KEM_768), mechanism=_M.ML_KEM_768),)
+ENCAPSULATION: Final = tuple(
+    CapabilityRow(**_row(algorithm), mechanism=_M(algorithm.value)) for algorithm in _ML_KEM
+)

@@ -8,6 +8,7 @@ batches.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import ClassVar, Final
 
 from kmsplug_protocol import (
@@ -60,9 +61,11 @@ class AwsKmsDriver(
     max_concurrency: ClassVar[int] = CONNECTIONS
 
     _credentials: RenewingCredentials
-    _client: KmsClient | None = None  # type: ignore[assignment]
     _probe_key_id: str | None = None
     _checked: tuple[float, tuple[HealthCheck, ...]] = (float("-inf"), ())
+
+    def __init__(self) -> None:
+        self._closing = ExitStack()
 
     def configure(self, config: AwsConfig, *, dry_run: bool) -> ConfigureResult:
         """Log in and see that KMS answers. Nothing is changed, so a dry run does the same."""
@@ -72,6 +75,7 @@ class AwsKmsDriver(
         self._credentials = log_in(config)
         self._credentials.current()
         self._client = KmsClient(config, self._credentials)
+        self._closing.callback(self._client.close)
         self._keys = Keys(config, self._client)
         self._multi_region = config.multi_region
         self._kinds = frozenset(KINDS) - config.without
@@ -80,7 +84,7 @@ class AwsKmsDriver(
             identity=f"aws-kms:{config.partition}:{config.region}:{config.account}",
             key_namespace=(self._keys.namespace,),
             capabilities=_promises(config),
-            warnings=self._look_around(config),
+            warnings=(*_known_from_documents(config), *self._look_around(config)),
         )
 
     def health(self, depth: HealthDepth) -> Sequence[HealthCheck]:
@@ -99,13 +103,10 @@ class AwsKmsDriver(
 
     def close(self) -> None:
         """Give the connections back."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._closing.close()
 
     def _look_around(self, config: AwsConfig) -> tuple[str, ...]:
         """See that KMS answers, and that its keys are those of the account in the settings."""
-        assert self._client is not None  # noqa: S101 - it was made just now
         try:
             found = self._client.ask("list_keys", "plugin.configure", Limit=1)["Keys"]
         except DriverError as error:
@@ -136,6 +137,17 @@ def _promises(config: AwsConfig) -> tuple[Capability, ...] | None:
     if not config.without:
         return None
     return tuple(row for row in capabilities(AwsKmsDriver) if row.key_algorithm not in config.without)
+
+
+def _known_from_documents(config: AwsConfig) -> tuple[str, ...]:
+    """Name what of these settings no test of this driver could try."""
+    found = {
+        "login by roles_anywhere": config.login.method == "roles_anywhere",
+        f"the partition {config.partition}": config.partition != "aws",
+    }
+    return tuple(
+        f"{what} is documented only: it was never tried against AWS" for what, used in found.items() if used
+    )
 
 
 def _looked_at(name: str, check: Callable[[], str | None]) -> HealthCheck:
