@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from backends.fault_proxy import Fault, fault_proxy
 from backends.openbao import OpenBao
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -181,8 +182,6 @@ def test_a_batch_answers_each_call_as_if_it_had_come_alone(vault: Vault) -> None
 
 
 def test_a_thousand_calls_on_one_key_are_a_handful_of_requests(bao: OpenBao) -> None:
-    from backends.fault_proxy import fault_proxy
-
     with (
         fault_proxy(bao.url) as proxy,
         run_driver(VaultTransitDriver, {**settings(bao), "address": proxy.url}) as client,
@@ -205,6 +204,34 @@ def test_a_thousand_calls_on_one_key_are_a_handful_of_requests(bao: OpenBao) -> 
 
     assert [decode_base64(one["plaintext"]) for one in opened] == [f"{n}".encode() for n in range(1000)]
     assert requests <= 10
+
+
+@pytest.mark.parametrize("with_key", [False, True])
+def test_a_good_deep_check_is_reused_and_a_bad_one_is_not(
+    bao: OpenBao, vault: Vault, *, with_key: bool
+) -> None:
+    more = {"health_key": vault.make()} if with_key else {}
+    with (
+        fault_proxy(bao.url) as proxy,
+        run_driver(VaultTransitDriver, {**settings(bao), "address": proxy.url, **more}) as client,
+    ):
+
+        def check() -> dict[str, Any]:
+            result: dict[str, Any] = client.call("plugin.health", {"depth": "deep"})["result"]
+            return result
+
+        proxy.plan = lambda _seen: Fault(status=503, body=b'{"errors":["Vault is sealed"]}')
+        bad = [check() for _ in range(2)]
+        proxy.plan = lambda _seen: None
+        good = check()
+        before = len(proxy.seen)
+        assert check() == good
+        assert len(proxy.seen) == before
+
+    assert [one["healthy"] for one in bad] == [False, False]
+    assert bad[0]["checks"][0]["detail"] == "the server is sealed"
+    assert good["healthy"] is True
+    assert good["checks"][0]["name"] == ("encryption" if with_key else "random bytes")
 
 
 def test_encrypting_makes_no_key_even_where_the_server_would(bao: OpenBao) -> None:

@@ -44,9 +44,6 @@ def test_every_operation_is_done_by_the_server_or_a_named_shim_or_refused(
         "key.tag",
         "key.backup",
         "key.restore",
-        "key.get_region",
-        "key.transform_access",
-        "key.validate_access",
         "key.reconcile",
         "key.set_state",  # of the current version
         "keystore.provision",

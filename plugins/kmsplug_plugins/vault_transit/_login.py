@@ -30,6 +30,7 @@ _FIRST_PAUSE_S: Final = 0.5
 _SHORTEST_REST_S: Final = 0.1
 _MAX_JWT_BYTES: Final = 64 * 1024
 _REQUEST_S: Final = 10.0
+_END_S: Final = 2.0  # for each of two steps: a driver has 5 s to end (SPEC.md [3.7-2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +92,13 @@ class Credentials:
         """End, and give a token back that was obtained here."""
         self._closed.set()
         if self._thread.is_alive():
-            self._thread.join(_REQUEST_S)
+            self._thread.join(_END_S)
         lease = self._lease
         if lease is not None and not isinstance(self._login, TokenLogin):
             try:
-                self._client.call(LOGIN, "post", "auth/token/revoke-self", token=lease.token, default_s=2.0)
+                self._client.call(
+                    LOGIN, "post", "auth/token/revoke-self", token=lease.token, default_s=_END_S
+                )
             except (DriverError, VendorAnswer):
                 _log.info("the token was not given back; it ends by itself")
 

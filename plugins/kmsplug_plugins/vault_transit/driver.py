@@ -1,6 +1,8 @@
 """The bundled driver for the Transit engine of Vault and OpenBao: keys stay in the server."""
 
 import logging
+import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,6 +26,7 @@ from ._client import CONNECTIONS, Client
 from ._keyring import Keyring
 from ._login import Credentials
 from ._transit import Transit
+from .access_operations import AccessOperations
 from .batch_operations import BatchOperations
 from .config import VaultConfig
 from .crypto_operations import CryptoOperations
@@ -37,6 +40,7 @@ _log: Final = logging.getLogger(__name__)
 _CONFIGURE: Final = "plugin.configure"
 _HEALTH: Final = "plugin.health"
 _PROBE_BYTES: Final = 32
+_LOOKED_FOR_S: Final = 30.0  # how long a good answer to a deep check is reused
 
 _MAKES_MISSING_KEYS: Final = (
     "the server makes a missing key when something is encrypted with it, so every key is read before it is "
@@ -64,6 +68,7 @@ class _Found:
 
 class VaultTransitDriver(
     KeyOperations,
+    AccessOperations,
     LifecycleOperations,
     CryptoOperations,
     SigningOperations,
@@ -79,9 +84,12 @@ class VaultTransitDriver(
     max_concurrency: ClassVar[int] = CONNECTIONS
 
     _config: VaultConfig
+    _looked: HealthCheck
 
     def __init__(self) -> None:
         self._closing = ExitStack()
+        self._looking = threading.Lock()
+        self._look_again_at = 0.0
 
     def configure(self, config: VaultConfig, *, dry_run: bool) -> ConfigureResult:
         """Log in and look at the mount. Nothing in it is changed; a dry run gives its token back at once."""
@@ -111,9 +119,17 @@ class VaultTransitDriver(
         """Look whether the server works: by `health_key`, if there is one, else by random bytes."""
         if depth is HealthDepth.SHALLOW:
             return ()
+        with self._looking:
+            if time.monotonic() >= self._look_again_at:
+                self._looked = self._look()
+                # A bad answer is asked for again at once: nobody waits to hear that the server is back.
+                self._look_again_at = time.monotonic() + (_LOOKED_FOR_S if self._looked.healthy else 0)
+            return [self._looked]
+
+    def _look(self) -> HealthCheck:
         if self._config.health_key is None:
-            return [_looked_at("random bytes", self._draw)]
-        return [_looked_at("encryption", self._encrypt_and_decrypt)]
+            return _looked_at("random bytes", self._draw)
+        return _looked_at("encryption", self._encrypt_and_decrypt)
 
     @property
     def keys(self) -> Keyring:

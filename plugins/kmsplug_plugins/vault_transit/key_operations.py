@@ -21,8 +21,6 @@ from kmsplug_protocol import (
     Origin,
     Outcome,
     Protection,
-    ValidateKeyParams,
-    ValidationResult,
 )
 from kmsplug_sdk import DriverError, provides
 from kmsplug_sdk.driver import provides_each
@@ -151,12 +149,6 @@ class KeyOperations:
             vendor=key.vendor,
         )
 
-    @provides()
-    def validate_key(self, request: ValidateKeyParams) -> ValidationResult:
-        """Tell whether a key is there, can be used, and is what the caller expects."""
-        reason = self._misfit(request)
-        return ValidationResult(valid=reason is None, reason=reason)
-
     def _require_free(self, name: str) -> None:
         try:
             taken = any(self._keys.read_stored(_CREATE, stored) for stored in (name, name + PLACEHOLDER))
@@ -168,21 +160,6 @@ class KeyOperations:
             raise DriverError(
                 ErrorCode.ALREADY_EXISTS, f"there is a key {self._keys.prefix}{name} already", path="name"
             )
-
-    def _misfit(self, request: ValidateKeyParams) -> str | None:
-        try:
-            key = self._keys.read("key.validate", request.key_id)
-        except DriverError as error:
-            if error.code not in (ErrorCode.KEY_NOT_FOUND, ErrorCode.UNSUPPORTED_OPERATION):
-                raise
-            return error.message
-        if key.state not in _USABLE:
-            return f"the key is {key.state}"
-        if request.algorithm not in (None, key.algorithm):
-            return f"the key is {key.algorithm}, not {request.algorithm}"
-        if request.region is not None:
-            return "this provider has no regions"
-        return None
 
     def _read_again(self, operation: str, name: str) -> TransitKey:
         """Read a key that was changed just now; if that fails, the change was made all the same."""
