@@ -17,6 +17,7 @@ from kmsplug_protocol import (
     Key,
     KeyAlgorithm,
     KeyState,
+    Mechanism,
     Model,
     Operation,
 )
@@ -72,6 +73,7 @@ class Resolver:
 
     def __init__(self, native: Native, handle: CatalogHandle | None = None) -> None:
         self._native = native
+        self._plans: _Plans | None = None
         self.bind(handle)
 
     def bind(self, handle: CatalogHandle | None) -> None:
@@ -197,23 +199,26 @@ class Resolver:
             rows = self._native.rows
         except PluginUnavailable:
             return None  # the call says so itself
-        offered = rows.of(wire)
-        if offered and not any(_may_stand_in(shim, rows, wire, params) for shim in shims):
+        mechanism = getattr(params, "mechanism", None)
+        plans = self._plans_for(rows)
+        if not plans.needs_a_key(wire, mechanism) and not any(shim.matters(rows, params) for shim in shims):
             return None
         algorithm = None
         key_id = getattr(params, "key_id", None)
-        if key_id is not None and not rows.of("key.get"):
-            return None
         if key_id is not None:
+            if not rows.of("key.get"):
+                return None
             algorithm = self._native.describe(key_id, deadline).algorithm
-        mechanism = getattr(params, "mechanism", None)
-        row = rows.find(wire, algorithm, mechanism)
-        for shim in shims:
-            if shim.algorithms is not None and algorithm not in shim.algorithms:
-                continue
-            if (row is None or shim.takes_over(row, params)) and not shim.lacking(rows, algorithm, mechanism):
+        row, able = plans.plan(wire, algorithm, mechanism)
+        for shim in able:
+            if row is None or shim.takes_over(row, params):
                 return shim
         return None
+
+    def _plans_for(self, rows: Rows) -> "_Plans":
+        if self._plans is None or self._plans.rows is not rows:
+            self._plans = _Plans(rows)
+        return self._plans
 
     def can_do(self, wire: str, key_id: str, deadline: Deadline) -> Offer:
         """Tell who does an operation with a key."""
@@ -366,9 +371,45 @@ def unmet(capabilities: Iterable[Capability], settings: KeystoreSettings, *, cat
     return found
 
 
-def _may_stand_in(shim: Shim, rows: Rows, wire: str, params: Any) -> bool:
-    """Tell whether a shim could be needed although rows promise the operation, whichever key it is."""
-    mechanism = getattr(params, "mechanism", None)
-    if shim.algorithms is not None and not rows.covers(wire, shim.algorithms, mechanism):
-        return shim.lacking(rows, None, mechanism) is None
-    return any(shim.takes_over(row, params) for row in rows.of(wire))
+class _Plans:
+    """Who does what with which keys, worked out once for the rows of a keystore.
+
+    Args:
+        rows: What the provider does.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._needs: dict[tuple[str, Mechanism | None], bool] = {}
+        self._plans: dict[
+            tuple[str, KeyAlgorithm | None, Mechanism | None], tuple[Capability | None, tuple[Shim, ...]]
+        ] = {}
+
+    def needs_a_key(self, wire: str, mechanism: Mechanism | None) -> bool:
+        """Tell whether a shim stands in with some keys, so that it depends on which it is."""
+        asked = wire, mechanism
+        found = self._needs.get(asked)
+        if found is None:
+            found = self._needs[asked] = not self.rows.of(wire) or any(
+                shim.algorithms is not None
+                and not self.rows.covers(wire, shim.algorithms, mechanism)
+                and shim.lacking(self.rows, None, mechanism) is None
+                for shim in registry.shims_of(wire)
+            )
+        return found
+
+    def plan(
+        self, wire: str, algorithm: KeyAlgorithm | None, mechanism: Mechanism | None
+    ) -> tuple[Capability | None, tuple[Shim, ...]]:
+        """Return the row that holds, and the shims that could do it."""
+        asked = wire, algorithm, mechanism
+        found = self._plans.get(asked)
+        if found is None:
+            able = tuple(
+                shim
+                for shim in registry.shims_of(wire)
+                if (shim.algorithms is None or algorithm in shim.algorithms)
+                and not shim.lacking(self.rows, algorithm, mechanism)
+            )
+            found = self._plans[asked] = self.rows.find(wire, algorithm, mechanism), able
+        return found

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism
+from kmsplug_protocol.framing import MAX_INTEGER
 
 _RSA = frozenset({KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096})
 _CURVES = {
@@ -27,6 +28,7 @@ class Rows:
         self._by_operation: dict[str, tuple[Capability, ...]] = {}
         for row in self.all:
             self._by_operation[row.operation] = (*self._by_operation.get(row.operation, ()), row)
+        self._least: dict[str, int] = {}
         self._covered: dict[tuple[str, frozenset[KeyAlgorithm], Mechanism | None], bool] = {}
 
     def of(self, operation: str) -> tuple[Capability, ...]:
@@ -72,6 +74,16 @@ class Rows:
             fitting = algorithms if mechanism is None else algorithms & algorithms_of(mechanism)
             found = all(self.find(operation, algorithm, mechanism) for algorithm in fitting)
             self._covered[asked] = found
+        return found
+
+    def least_input(self, operation: str) -> int:
+        """Return the smallest of the rows' limits of an operation; 2^53 where they have none."""
+        found = self._least.get(operation)
+        if found is None:
+            found = min(
+                (row.max_input_bytes or MAX_INTEGER for row in self.of(operation)), default=MAX_INTEGER
+            )
+            self._least[operation] = found
         return found
 
     def algorithms(self) -> frozenset[KeyAlgorithm]:

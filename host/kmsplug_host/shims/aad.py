@@ -22,6 +22,11 @@ def _lacking(rows: Rows, algorithm: KeyAlgorithm | None, mechanism: Mechanism | 
     return None
 
 
+def _matters(rows: Rows, params: Any) -> bool:
+    del rows
+    return bool(params.associated_data or params.context)
+
+
 def _takes_over(row: Capability, params: Any) -> bool:
     return bool(params.associated_data or params.context) and row.associated_data is AssociatedData.NONE
 
@@ -43,5 +48,6 @@ SHIM: Final = Shim(
     costs="there is no raw ciphertext with associated data",
     run=_run,
     lacking=_lacking,
+    matters=_matters,
     takes_over=_takes_over,
 )

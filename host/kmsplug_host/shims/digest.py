@@ -7,7 +7,7 @@ reverse, signing a digest with a provider that takes messages only, no host can 
 import hashlib
 from typing import Any, Final
 
-from kmsplug_protocol import DEFAULT_FRAME_BYTES, Capability, KeyAlgorithm, Mechanism, Result
+from kmsplug_protocol import DEFAULT_FRAME_BYTES, Capability, KeyAlgorithm, Mechanism, Result, VerifyParams
 
 from kmsplug_host._deadline import Deadline
 from kmsplug_host._rows import Rows
@@ -28,6 +28,15 @@ def _lacking(rows: Rows, algorithm: KeyAlgorithm | None, mechanism: Mechanism | 
     return None
 
 
+def _matters(rows: Rows, params: Any) -> bool:
+    wire = _operation(params)
+    return params.message is not None and len(params.message) > min(rows.least_input(wire), _FITS_A_FRAME)
+
+
+def _operation(params: Any) -> str:
+    return "crypto.verify" if isinstance(params, VerifyParams) else "crypto.sign"
+
+
 def _takes_over(row: Capability, params: Any) -> bool:
     if params.message is None or (row.mechanism is not None and not signatures.hash_name(row.mechanism)):
         return False
@@ -35,7 +44,7 @@ def _takes_over(row: Capability, params: Any) -> bool:
 
 
 def _run(provider: Provider, params: Any, deadline: Deadline) -> Result:
-    wire = "crypto.verify" if hasattr(params, "signature") else "crypto.sign"
+    wire = _operation(params)
     key = provider.describe(params.key_id, deadline)
     row = provider.rows.find(wire, key.algorithm, params.mechanism)
     assert row is not None  # noqa: S101 - it was taken over
@@ -58,5 +67,6 @@ SHIM: Final = Shim(
     costs="the provider does not see the message",
     run=_run,
     lacking=_lacking,
+    matters=_matters,
     takes_over=_takes_over,
 )

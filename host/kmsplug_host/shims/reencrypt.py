@@ -34,8 +34,17 @@ def _takes_over(row: Capability, params: Any) -> bool:
     """Whether the provider does not reach the other key, or drops associated data, as Vault's rewrap does."""
     if row.within_key and params.source_key_id != params.key_id:
         return True
-    bound = params.associated_data or params.context or params.source_associated_data or params.source_context
-    return bool(bound) and row.associated_data is AssociatedData.NONE
+    return _is_bound(params) and row.associated_data is AssociatedData.NONE
+
+
+def _matters(rows: Rows, params: Any) -> bool:
+    del rows
+    return params.source_key_id != params.key_id or _is_bound(params)
+
+
+def _is_bound(params: Any) -> bool:
+    given = (params.associated_data, params.context, params.source_associated_data, params.source_context)
+    return any(given)
 
 
 def _run(provider: Provider, params: ReEncryptParams, deadline: Deadline) -> ReEncryptResult:
@@ -90,5 +99,6 @@ SHIM: Final = Shim(
     costs="three calls, and the plaintext exists in the host: forbid the shim where that must not be",
     run=_run,
     lacking=_lacking,
+    matters=_matters,
     takes_over=_takes_over,
 )

@@ -45,8 +45,8 @@ class Run(Protocol):
         """Return what the driver would have answered."""
 
 
-def _never(row: Capability, params: Any) -> bool:
-    del row, params
+def _never(known: Any, params: Any) -> bool:
+    del known, params
     return False
 
 
@@ -63,6 +63,7 @@ class Shim:
         costs: What it takes, and what it gives up.
         run: Does it.
         lacking: Why it cannot, with these rows and such a key and mechanism; None: it can.
+        matters: Whether it could take over a request, whichever key it names; quick, for every call asks.
         takes_over: Whether it does a request although a row promises the operation.
         version: Of its formats.
     """
@@ -75,6 +76,7 @@ class Shim:
     costs: str
     run: Run
     lacking: Callable[[Rows, KeyAlgorithm | None, Mechanism | None], str | None]
+    matters: Callable[[Rows, Any], bool] = _never
     takes_over: Callable[[Capability, Any], bool] = _never
     version: int = 1
 
