@@ -151,18 +151,29 @@ class Link:
             session = token.open(rw=True)  # type: ignore[union-attr]  # `_reach` has found one, or has raised
         except PKCS11Error as error:
             name = name_of(error)
+            if name == "CKR_SESSION_COUNT" and (worker := self._wait_for_idle(deadline)) is not None:
+                return worker
             raise translated(name, operation, healthy=self._failed(None, name)) from error
         except BaseException:
             self._failed(None, "defect")
             raise
         return Worker(session, generation, self._logged_in)
 
+    def _wait_for_idle(self, deadline: float) -> Worker | None:
+        """Return a session that another thread gives back in time. None: nobody of us has any."""
+        with self._changed:
+            while not self._idle:
+                # This thread is counted as well, and has none.
+                if self._lost or self._out <= 1 or not self._changed.wait(deadline - time.monotonic()):
+                    return None
+            return self._idle.pop()
+
     def _give(self, worker: Worker) -> None:
         with self._changed:
             self._out -= 1
             self._device_errors = 0
+            self._changed.notify_all()
             if self._lost:
-                self._changed.notify_all()
                 return
             if worker.generation != self._generation:
                 worker.found.clear()

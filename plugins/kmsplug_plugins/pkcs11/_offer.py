@@ -136,7 +136,9 @@ class Offer:
             if reason == _LEFT_OUT:
                 continue
             without.setdefault(f"{mechanism}: {reason}", []).append(kind.algorithm)
-        said += [f"not offered: {text} ({', '.join(dict.fromkeys(keys))})" for text, keys in without.items()]
+        if without:
+            listed = (f"{text} ({', '.join(dict.fromkeys(keys))})" for text, keys in without.items())
+            said.append(f"not offered: {'; '.join(listed)}")
         return tuple(said)
 
     def why_not(self, kind: Kind) -> Iterator[str]:

@@ -1,16 +1,20 @@
 """The login, the sessions, and what is done when they or the token are gone, with a module that fails."""
 
 import base64
+import contextlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kmsplug_plugins.pkcs11 import _link
+from kmsplug_plugins.pkcs11.config import Pkcs11Config
 from kmsplug_plugins.pkcs11.driver import Pkcs11Driver
 from kmsplug_sdk.testing import DriverClient, run_driver
-from support.host import wait_until
+from support.host import LONG_S, wait_until
 from support.tokens import Faults, softhsm
 
 # The library ends a search that could not begin, in a destructor, and complains there that this fails too.
@@ -199,6 +203,38 @@ def test_a_token_that_is_gone_is_not_looked_for_by_every_call(
     assert {code(answer) for answer in answers} == {"PROVIDER_UNAVAILABLE"}
     assert faults.count("C_Initialize") == 2
     assert answers[-1]["error"]["data"]["retry_after_ms"] == 3_600_000
+
+
+def test_where_a_token_has_no_session_left_a_call_waits_for_one_of_ours(
+    faults: Faults, opened: Opened
+) -> None:
+    with opened():  # for its environment
+        pass
+    link = _link.Link(Pkcs11Config.model_validate(faults.tokens.config))
+    link.open()
+    busy, done = threading.Event(), threading.Event()
+
+    def keep(_worker: _link.Worker) -> None:
+        busy.set()
+        assert done.wait(LONG_S)
+
+    with contextlib.closing(link), ThreadPoolExecutor(2) as pool:
+        first = pool.submit(link.run, "crypto.random", keep)
+        assert busy.wait(LONG_S)
+        faults.tell("C_OpenSession 0xb1 always")  # CKR_SESSION_COUNT
+        second = pool.submit(link.run, "crypto.random", lambda worker: worker.session.generate_random(64))
+        done.set()
+
+        assert first.result(LONG_S) is None
+        assert len(second.result(LONG_S)) == 8
+
+
+def test_where_others_have_all_sessions_of_a_token_the_call_says_so(
+    faults: Faults, client: DriverClient
+) -> None:
+    faults.tell("C_OpenSession 0xb1 always")
+
+    assert code(client.call("crypto.random", {"length_bytes": 8})) == "RATE_LIMIT_EXCEEDED"
 
 
 def test_two_creates_under_one_idempotency_key_make_one_key(client: DriverClient) -> None:
