@@ -100,7 +100,7 @@ def look_up(worker: Worker, key_id: bytes) -> StoredKey | None:
         DriverError: As `find`.
         PKCS11Error: As `find`.
     """
-    objects = [each for each in _objects(worker.session, key_id) if _is_key(each)]
+    objects = _objects(worker.session, key_id)
     secrets = _counting(each for each in objects if each[Attribute.CLASS] is not ObjectClass.PUBLIC_KEY)
     if not secrets:
         worker.require_login()
@@ -129,7 +129,7 @@ def everything(worker: Worker) -> Iterator[StoredKey]:
     objects: dict[bytes, list[Object]] = {}
     publics: dict[bytes, Object] = {}
     for each in _objects(worker.session):
-        if _is_key(each) and (key_id := bytes(each[Attribute.ID])):
+        if key_id := bytes(read(each, Attribute.ID, b"")):
             if each[Attribute.CLASS] is ObjectClass.PUBLIC_KEY:
                 publics[key_id] = each
             else:
@@ -210,17 +210,19 @@ def _not_found() -> DriverError:
 
 
 def _objects(session: Session, key_id: bytes | None = None) -> list[Object]:
+    """Return the key objects of the token, of all ids or of one.
+
+    They are searched for class by class: a token may hold objects of classes that the library has no name
+    for.
+    """
     wanted: dict[Attribute, Any] = {Attribute.TOKEN: True}
     if key_id is not None:
         wanted[Attribute.ID] = key_id
-    return list(session.get_objects(wanted))  # whole: a search that is not finished blocks its session
-
-
-_KEY_CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
-
-
-def _is_key(each: Object) -> bool:
-    return read(each, Attribute.CLASS) in _KEY_CLASSES
+    return [
+        found
+        for each in (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+        for found in session.get_objects({**wanted, Attribute.CLASS: each})
+    ]
 
 
 def _counting(secrets: Iterable[Object]) -> list[Object]:

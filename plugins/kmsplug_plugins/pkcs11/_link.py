@@ -124,7 +124,10 @@ class Link:
                     again = False
                     continue
                 meant = refused if refused and healthy else name
-                raise translated(meant, operation, healthy=healthy) from error
+                meaning = translated(meant, operation, healthy=healthy)
+                if isinstance(meaning, VendorAnswer) and operation not in REFUSED:
+                    meaning = _absurd(name)
+                raise meaning from error
             except (DriverError, VendorAnswer):
                 self._give(worker)
                 raise
@@ -293,6 +296,15 @@ class Link:
             hint=hint,
             vendor=Vendor(service=TABLE.service, code=name),
         )
+
+
+def _absurd(name: str) -> DriverError:
+    """Return the error for an answer that has no meaning for what was asked."""
+    return DriverError(
+        ErrorCode.PROVIDER_INTERNAL,
+        "the token's answer is none to what it was asked",
+        vendor=Vendor(service=TABLE.service, code=name),
+    )
 
 
 def _unavailable(message: str, *, retry_after_s: float | None = None) -> DriverError:

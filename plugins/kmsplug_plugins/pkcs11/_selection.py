@@ -26,6 +26,8 @@ def choose(module: Module, wanted: TokenUri) -> Token:
     for slot in module.get_slots():
         try:
             tokens.append(slot.get_token())
+        except UnicodeDecodeError:  # its label is not what the standard wants: nobody can name it
+            continue
         except PKCS11Error as error:
             if name_of(error) not in _NO_TOKEN:
                 raise

@@ -115,6 +115,20 @@ def test_a_value_of_the_vendors_own_keeps_its_number(
     assert error["data"]["vendor"]["code"] == "0x80000123"
 
 
+@pytest.mark.parametrize("value", [0x100, 0xC0], ids=["USER_ALREADY_LOGGED_IN", "SIGNATURE_INVALID"])
+def test_an_answer_to_something_else_is_a_failure_of_the_token(
+    faults: Faults, client: DriverClient, key: dict[str, Any], value: int
+) -> None:
+    faults.tell(f"C_Encrypt {value:#x} always")
+    try:
+        error = client.call("crypto.encrypt", {"key_id": key["key_id"], "plaintext": "aGVsbG8="})["error"]
+    finally:
+        faults.tell()
+
+    assert error["data"]["code"] == "PROVIDER_INTERNAL"
+    assert error["data"]["vendor"]["code"] == Ckr(value).name
+
+
 def test_a_value_of_neither_is_unclassified_and_counted() -> None:
     before = TABLE.unclassified["0x7ff"]
 
