@@ -64,6 +64,12 @@ GONE: Final = frozenset(
 """The token or the login is gone, and with it every session."""
 
 
+NOT_NOW: Final = GONE | {
+    "CKR_DEVICE_ERROR", "CKR_DEVICE_MEMORY", "CKR_HOST_MEMORY", "CKR_SESSION_CLOSED", "CKR_SESSION_COUNT",
+    "CKR_SESSION_HANDLE_INVALID", "CKR_TOKEN_RESOURCE_EXCEEDED",
+}  # fmt: skip
+"""What is said of the moment, and nothing of what the token can do."""
+
 REFUSED: Final = {
     "crypto.decrypt": "CKR_ENCRYPTED_DATA_INVALID",
     "crypto.unwrap_key": "CKR_WRAPPED_KEY_INVALID",

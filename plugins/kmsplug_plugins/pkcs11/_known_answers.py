@@ -22,7 +22,7 @@ from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism
 
 from . import _use
 from ._client import Attribute, KeyType, Object, ObjectClass, PKCS11Error, Session
-from ._errors import name_of
+from ._errors import NOT_NOW, name_of
 from ._imports import unwrap_into
 from ._keys import make
 from ._kinds import EDWARDS_NAME, EDWARDS_OID, KINDS, ORDER_BYTES, Kind
@@ -55,10 +55,16 @@ class WrongAnswerError(Exception):
 
 
 def refusal(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:
-    """Try one mechanism on one kind of key, and return why it cannot be offered; None: it works."""
+    """Try one mechanism on one kind of key, and return why it cannot be offered; None: it works.
+
+    Raises:
+        PKCS11Error: The token cannot do anything now.
+    """
     try:
         _TRIALS[mechanism](session, kind, mechanism, profile)
     except PKCS11Error as error:
+        if name_of(error) in NOT_NOW:
+            raise
         return f"the token answers {name_of(error)}"
     except WrongAnswerError as error:
         return str(error)

@@ -12,17 +12,28 @@ from typing import Any, Final
 
 from kmsplug_protocol import Mechanism, Secret
 
+from ._ckr import Ckr
 from ._client import (
     KDF,
     MGF,
     Attribute,
     Ckm,
+    DecapsulateMixin,
+    DecryptMixin,
+    DeriveMixin,
+    EncapsulateMixin,
+    EncryptMixin,
     GcmParameters,
     KeyType,
     MechanismFlag,
     Object,
     ObjectClass,
+    PKCS11Error,
     Session,
+    SignMixin,
+    UnwrapMixin,
+    VerifyMixin,
+    WrapMixin,
 )
 from ._encoding import der_signature, point_of, raw_signature
 from ._profiles import Profile
@@ -70,6 +81,17 @@ class UnfitError(Exception):
     """The bytes cannot be what they should: too short, too long, not of the form."""
 
 
+def _permitted(key: Any, use: type) -> Any:
+    """Return a key object that has a use; what its attributes do not permit, the library has no method for.
+
+    Raises:
+        PKCS11Error: As if the token had been asked.
+    """
+    if not isinstance(key, use):
+        raise PKCS11Error(f"Unmapped error code {Ckr.CKR_KEY_FUNCTION_NOT_PERMITTED:#x}: by its attributes")
+    return key
+
+
 def needed(mechanism: Mechanism, profile: Profile) -> Ckm:
     """Return the mechanism that has to be in the token's list."""
     if mechanism in (_M.AES_128_GCM, _M.AES_256_GCM):
@@ -110,7 +132,9 @@ def gcm_encrypt(profile: Profile, key: Any, plaintext: bytes, associated_data: b
         case "appended":
             iv = b""
     parameters = GcmParameters(iv, associated_data)
-    sealed: bytes = key.encrypt(plaintext, mechanism=Ckm.AES_GCM, mechanism_param=parameters.packed)
+    sealed: bytes = _permitted(key, EncryptMixin).encrypt(
+        plaintext, mechanism=Ckm.AES_GCM, mechanism_param=parameters.packed
+    )
     if profile.gcm_iv == "appended":
         return sealed[-_APPENDED_IV_BYTES:] + sealed[:-_APPENDED_IV_BYTES]
     if profile.gcm_iv == "written" and parameters.iv == iv:
@@ -126,18 +150,28 @@ def gcm_decrypt(profile: Profile, key: Any, ciphertext: bytes, associated_data: 
     iv_bytes = overhead - _TAG_BYTES
     parameters = GcmParameters(ciphertext[:iv_bytes], associated_data)
     return Secret(
-        key.decrypt(ciphertext[iv_bytes:], mechanism=Ckm.AES_GCM, mechanism_param=parameters.packed)
+        _permitted(key, DecryptMixin).decrypt(
+            ciphertext[iv_bytes:], mechanism=Ckm.AES_GCM, mechanism_param=parameters.packed
+        )
     )
 
 
 def oaep_encrypt(key: Any, mechanism: Mechanism, plaintext: bytes) -> bytes:
     """Encrypt by RSA-OAEP, MGF1 with the same hash, empty label."""
-    return bytes(key.encrypt(plaintext, mechanism=Ckm.RSA_PKCS_OAEP, mechanism_param=oaep(mechanism)))
+    return bytes(
+        _permitted(key, EncryptMixin).encrypt(
+            plaintext, mechanism=Ckm.RSA_PKCS_OAEP, mechanism_param=oaep(mechanism)
+        )
+    )
 
 
 def oaep_decrypt(key: Any, mechanism: Mechanism, ciphertext: bytes) -> Secret:
     """Open what `oaep_encrypt` made."""
-    return Secret(key.decrypt(ciphertext, mechanism=Ckm.RSA_PKCS_OAEP, mechanism_param=oaep(mechanism)))
+    return Secret(
+        _permitted(key, DecryptMixin).decrypt(
+            ciphertext, mechanism=Ckm.RSA_PKCS_OAEP, mechanism_param=oaep(mechanism)
+        )
+    )
 
 
 def oaep(mechanism: Mechanism) -> tuple[Ckm, MGF, None]:
@@ -149,7 +183,7 @@ def oaep(mechanism: Mechanism) -> tuple[Ckm, MGF, None]:
 def sign(key: Any, mechanism: Mechanism, data: bytes, *, hashed: bool) -> bytes:
     """Sign a message, or its digest where *hashed*."""
     ckm, parameter, prepared = _prepared(mechanism, data, hashed=hashed)
-    signature: bytes = key.sign(prepared, mechanism=ckm, mechanism_param=parameter)
+    signature: bytes = _permitted(key, SignMixin).sign(prepared, mechanism=ckm, mechanism_param=parameter)
     return der_signature(signature) if ckm is Ckm.ECDSA else signature
 
 
@@ -170,7 +204,7 @@ def verify(
     raw: bytes | None = raw_signature(signature, order_bytes) if ckm is Ckm.ECDSA else signature
     if not raw:
         return False
-    return bool(key.verify(prepared, raw, mechanism=ckm, mechanism_param=parameter))
+    return bool(_permitted(key, VerifyMixin).verify(prepared, raw, mechanism=ckm, mechanism_param=parameter))
 
 
 def _prepared(mechanism: Mechanism, data: bytes, *, hashed: bool) -> tuple[Ckm, Any, bytes]:
@@ -187,13 +221,13 @@ def _prepared(mechanism: Mechanism, data: bytes, *, hashed: bool) -> tuple[Ckm, 
 
 def mac(key: Any, mechanism: Mechanism, message: bytes) -> bytes:
     """Authenticate a message."""
-    return bytes(key.sign(message, mechanism=_HMACS[mechanism][0]))
+    return bytes(_permitted(key, SignMixin).sign(message, mechanism=_HMACS[mechanism][0]))
 
 
 def verify_mac(key: Any, mechanism: Mechanism, message: bytes, code: bytes) -> bool:
     """Tell whether a code is good: the token compares, in its own time, which does not depend on the code."""
     ckm, length = _HMACS[mechanism]
-    return len(code) == length and bool(key.verify(message, code, mechanism=ckm))
+    return len(code) == length and bool(_permitted(key, VerifyMixin).verify(message, code, mechanism=ckm))
 
 
 def wrap(session: Session, key: Any, ckm: Ckm, material: bytes) -> bytes:
@@ -209,14 +243,14 @@ def wrap(session: Session, key: Any, ckm: Ckm, material: bytes) -> bytes:
         }
     )
     try:
-        return bytes(key.wrap_key(held, mechanism=ckm))
+        return bytes(_permitted(key, WrapMixin).wrap_key(held, mechanism=ckm))
     finally:
         held.destroy()
 
 
 def unwrap(key: Any, ckm: Ckm, wrapped: bytes) -> Secret:
     """Unwrap bytes. They are an object of the session meanwhile, as the token wants it."""
-    held: Object = key.unwrap_key(
+    held: Object = _permitted(key, UnwrapMixin).unwrap_key(
         ObjectClass.SECRET_KEY,
         KeyType.GENERIC_SECRET,
         wrapped,
@@ -230,7 +264,7 @@ def unwrap(key: Any, ckm: Ckm, wrapped: bytes) -> Secret:
 
 def derive(key: Any, point: bytes, length: int) -> Secret:
     """Agree on a secret with a peer's point (ECDH, no key derivation): its x coordinate."""
-    held = key.derive_key(
+    held = _permitted(key, DeriveMixin).derive_key(
         KeyType.GENERIC_SECRET,
         8 * length,
         mechanism=Ckm.ECDH1_DERIVE,
@@ -243,7 +277,7 @@ def derive(key: Any, point: bytes, length: int) -> Secret:
 
 def encapsulate(key: Any) -> tuple[Secret, bytes]:
     """Make a secret for the holder of an ML-KEM key; return it and its encapsulation."""
-    encapsulation, held = key.encapsulate_key(
+    encapsulation, held = _permitted(key, EncapsulateMixin).encapsulate_key(
         KeyType.GENERIC_SECRET,
         8 * _SHARED_SECRET_BYTES,
         mechanism=Ckm.ML_KEM,
@@ -255,7 +289,7 @@ def encapsulate(key: Any) -> tuple[Secret, bytes]:
 
 def decapsulate(key: Any, encapsulation: bytes) -> Secret:
     """Open what `encapsulate` made."""
-    held = key.decapsulate_key(
+    held = _permitted(key, DecapsulateMixin).decapsulate_key(
         encapsulation,
         KeyType.GENERIC_SECRET,
         8 * _SHARED_SECRET_BYTES,

@@ -1,5 +1,6 @@
 """Keys that other programs made, on a token that holds more than keys."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kmsplug_plugins.pkcs11 import _keys
+from kmsplug_plugins.pkcs11._client import Attribute
+from kmsplug_plugins.pkcs11._kinds import KINDS
+from kmsplug_plugins.pkcs11._link import Link, Worker
+from kmsplug_plugins.pkcs11.config import Pkcs11Config
 from kmsplug_plugins.pkcs11.driver import Pkcs11Driver
+from kmsplug_protocol import KeyAlgorithm
 from kmsplug_sdk.testing import DriverClient, run_driver
 from support.tokens import TOKENS, Tokens, run, softhsm
 
@@ -56,6 +63,24 @@ def test_a_key_of_another_program_is_found_by_its_id_and_used(tokens: Tokens) ->
 
     assert (key["algorithm"], key["usage"], key["name"]) == ("EC_P256", "SIGN_VERIFY", "theirs")
     assert verified["result"]["valid"] is True
+
+
+def test_what_a_keys_attributes_do_not_permit_is_refused_as_that(tokens: Tokens) -> None:
+    link = Link(Pkcs11Config.model_validate(tokens.config))
+    link.open()
+    kind = next(each for each in KINDS if each.algorithm is KeyAlgorithm.AES_256_GCM)
+
+    def make_for_decrypting_only(worker: Worker) -> None:
+        key, _ = _keys.make(worker.session, kind, b"\xde", "", curve=None, store=True)
+        key[Attribute.ENCRYPT] = False
+
+    with contextlib.closing(link):
+        link.run("key.create", make_for_decrypting_only)
+    with run_driver(Pkcs11Driver, tokens.config) as client:
+        refused = client.call("crypto.encrypt", {"key_id": "p11-de", "plaintext": ""})
+
+    assert code(refused) == "KEY_USAGE_MISMATCH"
+    assert refused["error"]["data"]["vendor"]["code"] == "CKR_KEY_FUNCTION_NOT_PERMITTED"
 
 
 def test_keys_that_share_an_id_are_refused_and_not_listed(tokens: Tokens) -> None:

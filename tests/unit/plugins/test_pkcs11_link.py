@@ -237,6 +237,22 @@ def test_where_others_have_all_sessions_of_a_token_the_call_says_so(
     assert code(client.call("crypto.random", {"length_bytes": 8})) == "RATE_LIMIT_EXCEEDED"
 
 
+@pytest.mark.parametrize("value", [0x30, 0x31, 0x02, 0xB3], ids=hex)
+def test_a_token_that_is_not_well_at_the_start_is_not_taken_for_one_that_can_do_less(
+    faults: Faults, opened: Opened, value: int
+) -> None:
+    del opened  # for its environment
+    faults.tell(f"C_Encrypt {value:#x} always")
+    with run_driver(Pkcs11Driver) as client:
+        configure = unconfigured(client)
+        refused = configure(faults.tokens.config)
+        faults.tell()
+        rows = configure(faults.tokens.config)["result"]["capabilities"]
+
+    assert code(refused) in ("PROVIDER_UNAVAILABLE", "PROVIDER_INTERNAL", "LIMIT_EXCEEDED")
+    assert "AES_256_GCM" in {row.get("mechanism") for row in rows}
+
+
 def test_two_creates_under_one_idempotency_key_make_one_key(client: DriverClient) -> None:
     meta = {"meta": {"idempotency_key": "c-1"}}
 
