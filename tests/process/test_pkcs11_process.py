@@ -18,7 +18,7 @@ from support.zoo import SOAK
 
 CALLERS = 16
 ROUNDS = 20_000 if SOAK else 1_000
-LOAD_S = 60.0 if SOAK else 3.0
+LOAD_S = 60.0 if SOAK else 1.5
 THREADS = 6
 
 
