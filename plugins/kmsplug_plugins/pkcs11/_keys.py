@@ -93,8 +93,13 @@ def find(worker: Worker, text: str) -> StoredKey:
     return known
 
 
-def look_up(worker: Worker, key_id: bytes) -> StoredKey | None:
+def look_up(worker: Worker, key_id: bytes, *, surely: bool = True) -> StoredKey | None:
     """Return a key by its CKA_ID as it is now, or None.
+
+    Args:
+        worker: Where to look.
+        key_id: CKA_ID.
+        surely: Whether it matters that what was not found is not there.
 
     Raises:
         DriverError: As `find`.
@@ -103,7 +108,8 @@ def look_up(worker: Worker, key_id: bytes) -> StoredKey | None:
     objects = _objects(worker.session, key_id)
     secrets = _counting(each for each in objects if each[Attribute.CLASS] is not ObjectClass.PUBLIC_KEY)
     if not secrets:
-        worker.require_login()
+        if surely:
+            worker.require_sight()
         return None
     if len(secrets) > 1:
         raise DriverError(
@@ -135,7 +141,7 @@ def everything(worker: Worker) -> Iterator[StoredKey]:
             else:
                 objects.setdefault(key_id, []).append(each)
     if not objects:
-        worker.require_login()
+        worker.require_sight()
     for key_id in sorted(objects):
         secrets = _counting(objects[key_id])
         if len(secrets) == 1:

@@ -29,25 +29,28 @@ _WAIT_S: Final = 10.0  # for a request without a deadline
 _PAUSE_S: Final = 0.5  # between two attempts to reach a token that is gone
 _MOST_DEVICE_ERRORS: Final = 2  # in a row; then the module is begun anew
 
+_UNSEEN: Final = "CKR_USER_NOT_LOGGED_IN"
+
 _T = TypeVar("_T")
 
 
 class Worker:
     """A session that one thread has for the time of one call, and the keys that were found through it."""
 
-    def __init__(self, session: Session, generation: int, still_logged_in: Callable[[], bool]) -> None:
+    def __init__(self, session: Session, generation: int, sees_all: Callable[[float], bool]) -> None:
         self.session = session
         self.generation = generation
         self.found: dict[bytes, Any] = {}
-        self._still_logged_in = still_logged_in
+        self.call_began = 0.0
+        self._sees_all = sees_all
 
-    def require_login(self) -> None:
-        """Make sure that what was not found is not there, rather than hidden from one who is logged out.
+    def require_sight(self) -> None:
+        """Make sure that what was not found is not there, rather than hidden from us.
 
         Raises:
-            UserNotLoggedIn: The login is gone; the call is made once again after it was renewed.
+            UserNotLoggedIn: It may be; the call is made once again, after module and login were begun anew.
         """
-        if not self._still_logged_in():
+        if not self._sees_all(self.call_began):
             raise UserNotLoggedIn
 
 
@@ -58,12 +61,14 @@ class Link:
         config: The settings.
 
     Attributes:
+        overlooks_new: What another process made may stay unseen until the module is begun anew.
         refuses_by: What this module says of a ciphertext that does not belong to the key, beside what it
             should.
     """
 
     def __init__(self, config: Pkcs11Config) -> None:
         self.refuses_by: frozenset[str] = frozenset()
+        self.overlooks_new = False
         self._config = config
         self._changed = threading.Condition()
         self._module: Module | None = None
@@ -75,6 +80,7 @@ class Link:
         self._lost = False
         self._device_errors = 0
         self._not_before = 0.0
+        self._reached_at = 0.0
         self._with_login = False
         self._rejected: tuple[str, str | None] | None = None
 
@@ -111,9 +117,10 @@ class Link:
             DriverError: What *act* raised, or what the module's error means.
             VendorAnswer: As `ErrorTable.translate`.
         """
-        again = True
+        again, began = True, time.monotonic()
         while True:
             worker = self._take(operation)
+            worker.call_began = began
             try:
                 result = act(worker)
             except PKCS11Error as error:
@@ -160,7 +167,7 @@ class Link:
         except BaseException:
             self._failed(None, "defect")
             raise
-        return Worker(session, generation, self._logged_in)
+        return Worker(session, generation, self._sees_all)
 
     def _wait_for_idle(self, deadline: float) -> Worker | None:
         """Return a session that another thread gives back in time. None: nobody of us has any."""
@@ -204,10 +211,15 @@ class Link:
                 and self._logged_in()
             )
             if not healthy and not self._lost:
-                _log.warning("the token is gone (%s): it is looked for again", name)
+                # Of a module that overlooks keys this is no event: it happens whenever one is not found.
+                level = logging.INFO if self.overlooks_new and name == _UNSEEN else logging.WARNING
+                _log.log(level, "the token or the login is gone (%s): begun anew", name)
                 self._lost = True
             self._changed.notify_all()
             return healthy
+
+    def _sees_all(self, call_began: float) -> bool:
+        return self._logged_in() and (not self.overlooks_new or self._reached_at >= call_began)
 
     def _logged_in(self) -> bool:
         module, login = self._module, self._login
@@ -242,6 +254,7 @@ class Link:
                 raise self._refused_pin() from error
             raise refusal from error
         self._token, self._lost, self._device_errors = token, False, 0
+        self._reached_at = time.monotonic()
         self._generation += 1
         return module, token
 

@@ -28,6 +28,7 @@ class Profile(BaseModel):
     edwards_params: Literal["oid", "name"] = "oid"
     refuses_by: tuple[str, ...] = ()
     tells_local: bool = True
+    overlooks_new: bool = False
     withdrawn: tuple[Mechanism, ...] = ()
     env: tuple[str, ...] = ()
     pin: str

@@ -59,6 +59,7 @@ class Pkcs11Driver(ImportOperations, CryptoOperations, Driver[Pkcs11Config]):
             self._opened = self._link = link
             self._offer = offer
             link.refuses_by = frozenset(offer.profile.refuses_by)
+            link.overlooks_new = offer.profile.overlooks_new
         serial = token.serial.decode("ascii", "replace")
         return ConfigureResult(
             identity=f"pkcs11:{token.manufacturer_id}:{serial}"[:256],

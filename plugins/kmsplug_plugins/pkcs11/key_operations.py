@@ -50,7 +50,8 @@ class KeyOperations:
         key_id = _keys.new_id(request.change_key)
 
         def act(worker: Worker) -> Key:
-            there = _keys.look_up(worker, key_id) if request.change_key else None
+            # A repetition comes after `reconcile`, which looks surely: most creates are no repetition.
+            there = _keys.look_up(worker, key_id, surely=False) if request.change_key else None
             if there is None and request.origin is Origin.IMPORTED:
                 self._make_waiting(worker, kind, key_id, request.name or "")
                 there = _keys.look_up(worker, key_id)

@@ -65,6 +65,17 @@ def test_a_key_of_another_program_is_found_by_its_id_and_used(tokens: Tokens) ->
     assert verified["result"]["valid"] is True
 
 
+def test_a_key_is_found_that_the_module_has_overlooked(tokens: Tokens) -> None:
+    with run_driver(Pkcs11Driver, tokens.config) as client:
+        client.call("key.create", {"algorithm": "AES_256_GCM"})
+        by_opensc(tokens, "--keygen", "--key-type", "AES:32", "--id", "0e")
+        # SoftHSM counts changes of a token: one of its own hides one of another process that it has not seen.
+        client.call("key.create", {"algorithm": "AES_256_GCM"})
+
+        assert code(client.call("key.get", {"key_id": "p11-0e"})) is None
+        assert code(client.call("key.get", {"key_id": "p11-0f"})) == "KEY_NOT_FOUND"
+
+
 def test_what_a_keys_attributes_do_not_permit_is_refused_as_that(tokens: Tokens) -> None:
     link = Link(Pkcs11Config.model_validate(tokens.config))
     link.open()
