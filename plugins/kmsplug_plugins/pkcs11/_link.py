@@ -29,6 +29,7 @@ _WAIT_S: Final = 10.0  # for a request without a deadline
 _PAUSE_S: Final = 0.5  # between two attempts to reach a token that is gone
 _MOST_DEVICE_ERRORS: Final = 2  # in a row; then the module is begun anew
 
+_MOST_REPEATS: Final = 2  # of one call: a handle may be no more, and then a login
 _UNSEEN: Final = "CKR_USER_NOT_LOGGED_IN"
 
 _T = TypeVar("_T")
@@ -111,13 +112,13 @@ class Link:
 
         Args:
             operation: Ours, as ``crypto.decrypt``: the same value of a module means another thing in each.
-            act: What is done. It may be called twice, if nothing was done the first time.
+            act: What is done. It may be called again, if nothing was done before.
 
         Raises:
             DriverError: What *act* raised, or what the module's error means.
             VendorAnswer: As `ErrorTable.translate`.
         """
-        again, began = True, time.monotonic()
+        left, began = _MOST_REPEATS, time.monotonic()
         while True:
             worker = self._take(operation)
             worker.call_began = began
@@ -127,8 +128,8 @@ class Link:
                 name = name_of(error)
                 refused = REFUSED.get(operation) if name in self.refuses_by else None
                 healthy = self._failed(worker, refused or name)
-                if again and name in STALE:
-                    again = False
+                if left and name in STALE:
+                    left -= 1
                     continue
                 meant = refused if refused and healthy else name
                 meaning = translated(meant, operation, healthy=healthy)
