@@ -1,16 +1,22 @@
 """A driver in memory that offers nearly every operation, so that every case of the suite runs against one.
 
-It shares no code with any driver in use. Its keys die with it.
+It shares no code with any driver in use. Its keys die with it, unless it is given a file to keep them in; nothing
+guards that file.
 """
 
 import contextlib
+import copyreg
 import hashlib
+import http.client
 import json
 import os
+import pickle
 import threading
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
 import kmsplug_protocol as wire
@@ -21,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kmsplug_protocol import ErrorCode, KeyAlgorithm, KeyState, KeyUsage, Mechanism
 from kmsplug_sdk import Driver, DriverError, provides
 from kmsplug_sdk.serve import serve
+from pydantic import BaseModel, ConfigDict, Field
 
 A, M, S, U = KeyAlgorithm, Mechanism, KeyState, KeyUsage
 USABLE: Final = (S.ACTIVE, S.DEACTIVATED)
@@ -99,20 +106,34 @@ def foreign() -> DriverError:
     return DriverError(ErrorCode.INVALID_CIPHERTEXT, wire.INVALID_CIPHERTEXT_MESSAGE)
 
 
-def once(method: Any) -> Any:
+def kept(method: Any) -> Any:
+    """Write down what a change left behind, before it is answered."""
+
+    def changing(self: Any, request: Any) -> Any:
+        with self.changing:
+            result = method(self, request)
+            self.save()
+            return result
+
+    return changing
+
+
+def once(operation: str) -> Any:
     """Make a change that is asked for twice under one idempotency key once."""
 
-    def changing(self: Any, request: Any) -> wire.Key:
-        with self.changing:
-            known = self.changed.get(request.change_key)
+    def declare(method: Any) -> Any:
+        def changing(self: Any, request: Any) -> wire.Key:
+            known = self.changed.get((operation, request.change_key))
             if known is not None:
                 return cast(wire.Key, self.described(self.find(known)))
             key: wire.Key = method(self, request)
             if request.change_key is not None:
-                self.changed[request.change_key] = key.key_id
+                self.changed[operation, request.change_key] = key.key_id
             return key
 
-    return changing
+        return kept(changing)
+
+    return declare
 
 
 def each(rows: Sequence[dict[str, Any]]) -> Callable[[Any], Any]:
@@ -161,19 +182,44 @@ WRAPPING: Final[dict[str, Any]] = {
 MACS: Final[dict[str, Any]] = {"key_algorithm": A.HMAC_SHA_384, "mechanism": M.HMAC_SHA_384}
 
 
-class EverythingDriver(Driver[Any]):
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    state: str | None = Field(default=None, json_schema_extra={"format": "path"})
+    pin: str | None = Field(default=None, json_schema_extra={"writeOnly": True})
+    url: str | None = None
+
+
+class EverythingDriver(Driver[Config]):
     name: ClassVar[str] = "everything"
     version: ClassVar[str] = "1"
+    Config = Config
 
     def __init__(self) -> None:
         self.keys: dict[str, Stored] = {}
         self.aliases: dict[str, str] = {}
-        self.changed: dict[str, str] = {}
+        self.changed: dict[tuple[str, str], str] = {}
         self.changing = threading.Lock()
         self.importing = rsa.generate_private_key(65537, 2048)
+        self.state: Path | None = None
 
-    def configure(self, config: Any, *, dry_run: bool) -> wire.ConfigureResult:
-        return wire.ConfigureResult(identity=f"everything:{id(self)}:{os.getpid()}", key_namespace=("k/",))
+    def configure(self, config: Config, *, dry_run: bool) -> wire.ConfigureResult:
+        if config.pin == "wrong":
+            raise DriverError(ErrorCode.AUTHENTICATION_FAILED, "the login was refused")
+        if config.url is not None:
+            call_provider(config.url)
+        identity = f"everything:{id(self)}:{os.getpid()}"
+        if config.state is not None:
+            self.state, identity = Path(config.state), f"everything:{config.state}"
+            if self.state.exists():
+                self.keys, self.aliases, self.changed = pickle.loads(self.state.read_bytes())  # noqa: S301
+        return wire.ConfigureResult(identity=identity, key_namespace=("k/",))
+
+    def save(self) -> None:
+        if self.state is not None:
+            new = self.state.with_suffix(".new")
+            new.write_bytes(pickle.dumps((self.keys, self.aliases, self.changed)))
+            new.replace(self.state)
 
     # What is behind all operations.
 
@@ -222,7 +268,7 @@ class EverythingDriver(Driver[Any]):
     # key.*
 
     @each(CREATES)
-    @once
+    @once("key.create")
     def create_key(self, request: wire.CreateKeyParams) -> wire.Key:
         found = USAGES.get(request.algorithm, ())
         if request.usage is None and request.algorithm is A.RSA_2048:
@@ -272,12 +318,14 @@ class EverythingDriver(Driver[Any]):
         return wire.ListVersionsResult(key_id=key.key_id, versions=versions, next_cursor=cursor)
 
     @provides()
+    @kept
     def disable_key(self, request: wire.KeyParams) -> wire.Key:
         key = self.find(request.key_id)
         key.move(S.SUSPENDED)
         return self.described(key)
 
     @provides()
+    @kept
     def enable_key(self, request: wire.KeyParams) -> wire.Key:
         key = self.find(request.key_id)
         if key.versions[-1].state not in (*USABLE, S.SUSPENDED):
@@ -286,16 +334,24 @@ class EverythingDriver(Driver[Any]):
         return self.described(key)
 
     @provides()
+    @kept
     def set_key_state(self, request: wire.SetStateParams) -> wire.Key:
         key = self.find(request.key_id)
         if request.state in (S.PRE_ACTIVE, S.DESTROY_SCHEDULED, S.DESTROYED):
             raise invalid("not by this operation")
-        if key.versions[-1].state not in (*USABLE, S.SUSPENDED):
-            raise DriverError(REFUSALS[key.versions[-1].state], "that state is not left")
+        named = [one for one in key.versions if request.key_version in (None, one.name)]
+        if not named:
+            raise DriverError(ErrorCode.KEY_NOT_FOUND, "no such version")
+        if named[-1].state not in (*USABLE, S.SUSPENDED):
+            raise DriverError(REFUSALS[named[-1].state], "that state is not left")
+        others = [one for one in key.versions if one not in named]
+        key.versions = named
         key.move(request.state, *USABLE, S.SUSPENDED)
+        key.versions = sorted([*others, *key.versions], key=lambda one: int(one.name))
         return self.described(key)
 
     @provides(deletion_window_days=(7, 30))
+    @kept
     def schedule_key_deletion(self, request: wire.ScheduleDeletionParams) -> wire.Key:
         key, days = self.find(request.key_id), 30 if request.window_days is None else request.window_days
         if not 7 <= days <= 30:
@@ -307,6 +363,7 @@ class EverythingDriver(Driver[Any]):
         return self.described(key)
 
     @provides()
+    @kept
     def cancel_key_deletion(self, request: wire.KeyParams) -> wire.Key:
         key = self.find(request.key_id)
         if key.versions[-1].state is not S.DESTROY_SCHEDULED:
@@ -316,6 +373,7 @@ class EverythingDriver(Driver[Any]):
         return self.described(key)
 
     @provides()
+    @kept
     def purge_key(self, request: wire.KeyParams) -> wire.EmptyResult:
         key = self.find(request.key_id)
         if key.versions[-1].state is not S.DESTROY_SCHEDULED:
@@ -324,7 +382,7 @@ class EverythingDriver(Driver[Any]):
         return wire.EmptyResult()
 
     @provides()
-    @once
+    @once("key.rotate")
     def rotate_key(self, request: wire.KeyParams) -> wire.Key:
         key = self.find(request.key_id)
         if key.versions[-1].state is not S.ACTIVE:
@@ -335,7 +393,7 @@ class EverythingDriver(Driver[Any]):
 
     @provides()
     def reconcile(self, request: wire.ReconcileParams) -> wire.ReconcileResult:
-        known = self.changed.get(request.idempotency_key)
+        known = self.changed.get((request.method, request.idempotency_key))
         if known is not None:
             return wire.ReconcileResult(outcome=wire.Outcome.APPLIED, key=self.described(self.find(known)))
         kept = request.method in ("key.create", "key.rotate", "key.import")
@@ -361,7 +419,7 @@ class EverythingDriver(Driver[Any]):
         )
 
     @provides(import_formats=("RSA_OAEP_SHA_256",))
-    @once
+    @once("key.import")
     def import_key(self, request: wire.ImportKeyParams) -> wire.Key:
         key = self.find(request.key_id)
         try:
@@ -376,25 +434,31 @@ class EverythingDriver(Driver[Any]):
         key = self.find(request.key_id)
         if key.algorithm.startswith(("AES", "HMAC")):
             raise DriverError(ErrorCode.KEY_USAGE_MISMATCH, "it has no public half")
-        current = key.versions[-1]
+        wanted = request.key_version or key.versions[-1].name
+        found = next((one for one in key.versions if one.name == wanted), None)
+        if found is None:
+            raise DriverError(ErrorCode.KEY_NOT_FOUND, "no such version")
         return wire.GetPublicKeyResult(
             key_id=key.key_id,
-            key_version=current.name,
+            key_version=found.name,
             algorithm=key.algorithm,
-            public_key=spki(current.material),
+            public_key=spki(found.material),
         )
 
     @provides()
+    @kept
     def set_alias(self, request: wire.AliasParams) -> wire.EmptyResult:
         self.aliases[request.alias] = self.find(request.key_id).key_id
         return wire.EmptyResult()
 
     @provides()
+    @kept
     def remove_alias(self, request: wire.AliasParams) -> wire.EmptyResult:
         self.aliases.pop(request.alias, None)
         return wire.EmptyResult()
 
     @provides()
+    @kept
     def tag_key(self, request: wire.TagKeyParams) -> wire.Key:
         key = self.find(request.key_id)
         key.tags = {
@@ -606,6 +670,36 @@ class EverythingDriver(Driver[Any]):
             bad = invalid("malformed")
             return wire.BatchItem(error=wire.error_response(1, bad.message, bad.data)["error"])
         return wire.BatchItem(result=result.model_dump(mode="json", exclude_none=True))
+
+
+def call_provider(url: str) -> None:
+    """Ask a provider that has nothing to say but ok."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=2) as answer:
+            told = answer.read(100)
+    except (OSError, http.client.HTTPException) as error:
+        vendor = wire.Vendor(service="http", code=type(error).__name__)
+        raise DriverError(
+            ErrorCode.PROVIDER_UNAVAILABLE, "no answer from the provider", vendor=vendor
+        ) from None
+    if told != b"ok":
+        vendor = wire.Vendor(service="http", code="nonsense")
+        raise DriverError(ErrorCode.UNCLASSIFIED, "the provider talks nonsense", vendor=vendor)
+
+
+def loaded(der: bytes) -> Any:
+    return serialization.load_der_private_key(der, None, unsafe_skip_rsa_key_validation=True)
+
+
+def unloaded(private: Any) -> Any:
+    how = (serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return loaded, (private.private_bytes(*how),)
+
+
+for make in MAKES.values():
+    if not isinstance(material := make(), bytes):
+        copyreg.pickle(type(material), unloaded)
 
 
 def spki(private: Any) -> bytes:

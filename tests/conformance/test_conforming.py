@@ -60,7 +60,7 @@ def test_the_plain_driver_is_short_and_uses_nothing_of_ours() -> None:
     }
 
     assert len(text.splitlines()) < 100
-    assert imported == {"base64", "json", "os", "sys", "cryptography"}
+    assert imported == {"base64", "json", "os", "resource", "sys", "cryptography"}
 
 
 def test_the_session_of_the_appendix_is_what_the_plain_driver_answers() -> None:

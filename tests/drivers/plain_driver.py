@@ -1,6 +1,6 @@
 """A whole kmsplug driver without the SDK: AES-256-GCM keys in memory. [n]: section n of protocol/SPEC.md."""
 
-import base64, json, os, sys
+import base64, json, os, resource, sys
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 LIMIT = 65536  # of a line, before the handshake and after it [2.4]
@@ -95,5 +95,6 @@ def lines(stream):  # in bounded memory [2.4-4]
         if not line.endswith(b"\n") and len(line) > LIMIT:
             while line and not line.endswith(b"\n"): line = stream.readline(LIMIT)
             yield b'"too long"'  # no object: refused [2.2-3]
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no core dumps [11-2]
 wire, sys.stdout = sys.stdout, sys.stderr  # what prints, prints to the log [2.1-2]
 for response in filter(None, map(answer, lines(sys.stdin.buffer))): print(json.dumps(response), file=wire, flush=True)

@@ -1,6 +1,7 @@
 """What a case works with: sessions on demand, the driver's promises, and keys that are made once."""
 
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +32,13 @@ class Bench:
         command: What starts it.
         config: Its settings.
         timeout_s: How long one case may take.
+        provider: Settings in which ``{address}`` stands for a provider's address; None: it has none.
+        wrong_login: Settings whose login the provider rejects; None: there are none.
 
     Attributes:
         config: Its settings.
+        provider: See above.
+        wrong_login: See above.
         hello: What it said to `plugin.initialize`.
         opened: What it said to `plugin.configure`.
         capabilities: Its rows, as probed.
@@ -43,9 +48,18 @@ class Bench:
     hello: InitializeResult
     opened: ConfigureResult
 
-    def __init__(self, command: Sequence[str], config: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        config: Mapping[str, Any],
+        timeout_s: float,
+        provider: Mapping[str, Any] | None = None,
+        wrong_login: Mapping[str, Any] | None = None,
+    ) -> None:
         self._command = command
         self.config = dict(config)
+        self.provider = provider
+        self.wrong_login = wrong_login
         self._timeout_s = timeout_s
         self.budget = Budget()
         self.capabilities = Capabilities(())
@@ -62,11 +76,11 @@ class Bench:
         self.budget.restart(self._timeout_s)
 
     @contextlib.contextmanager
-    def fresh(self) -> Iterator[Session]:
-        """Start a process; nothing has been said yet."""
+    def fresh(self, env: Mapping[str, str] | None = None, folder: str | None = None) -> Iterator[Session]:
+        """Start a process, in an environment and a folder of its own if asked; nothing has been said yet."""
         # A driver whose keystore takes one process at a time must not meet itself.
         self.close_shared()
-        with Wire(self._command) as wire:
+        with Wire(self._command if folder is None else _absolute(self._command), env, folder) as wire:
             yield Session(wire, self.budget)
 
     @contextlib.contextmanager
@@ -152,6 +166,11 @@ class Bench:
         self.capabilities = Capabilities(rows)
         self._shared = session
         return session
+
+
+def _absolute(command: Sequence[str]) -> list[str]:
+    """Return a command whose arguments that are files here name the same files from anywhere."""
+    return [os.path.abspath(part) if os.path.exists(part) else part for part in command]  # noqa: PTH100, PTH110 - links stay
 
 
 def key_name() -> str:

@@ -30,7 +30,7 @@ _NATURAL: Final[dict[KeyAlgorithm, tuple[KeyUsage, ...]]] = {
     **dict.fromkeys(_ML_KEM, (_U.KEY_ENCAPSULATION,)),
 }
 
-_USED_AS: Final = {
+USED_AS: Final = {
     "crypto.encrypt": _U.ENCRYPT_DECRYPT,
     "crypto.decrypt": _U.ENCRYPT_DECRYPT,
     "crypto.generate_data_key": _U.ENCRYPT_DECRYPT,
@@ -111,7 +111,7 @@ class Capabilities:
 
     def targets(self, operation: str) -> list[Target]:
         """Return what an operation can be tried on with keys that the driver makes itself."""
-        usage = _USED_AS[operation]
+        usage = USED_AS[operation]
         return [
             Target(row, algorithm, usage)
             for row in self.of(operation)

@@ -350,6 +350,79 @@ def batch(bench: Bench) -> None:
     bench.session.call("crypto.batch", {"calls": []}).refused("INVALID_ARGUMENT", number=_EITHER)
 
 
+@CRYPTO.case("batch_bounds", "4.7-11 4.1-1", _RANDOM, offers("crypto.batch"), hint="1 to 1,000 calls")
+def batch_bounds(bench: Bench) -> None:
+    """A batch of a hundred calls has a hundred answers; one of 1,001, or of no calls at all, has none."""
+    call = {"method": "crypto.random", "params": {"length_bytes": 4}}
+    items = bench.session.ask("crypto.batch", {"calls": [call] * 100}).items
+    check(len(items) == 100, f"100 calls have {len(items)} answers")  # noqa: PLR2004
+    check(len({str(item.result) for item in items}) == 100, "calls of one batch share their answers")  # noqa: PLR2004
+    short = {"method": "", "params": {}}
+    for calls in (
+        [short] * 1001,
+        [7],
+        "calls",
+        [{"params": {}}],
+        [{"method": "crypto.random", "params": []}],
+    ):
+        bench.session.call("crypto.batch", {"calls": calls}).refused("INVALID_ARGUMENT", number=_EITHER)
+
+
+@CRYPTO.case("two_keys_at_once", "2.3-3 3.4-1", ENCRYPTS, hint="keep nothing about a request outside of it")
+def two_keys_at_once(bench: Bench) -> None:
+    """Requests for two keys that overlap do not get each other's key."""
+    use = encryptions(bench.capabilities)[0]
+    names = two_keys(bench, use)
+    session = bench.session
+    asked = {number: names[number % 2] for number in range(40)}
+    session.send(
+        b"".join(
+            session.frame("crypto.encrypt", {"key_id": key_id, "plaintext": b"x"}, number)
+            for number, key_id in asked.items()
+        )
+    )
+    answers = [session.next("crypto.encrypt") for _ in asked]
+    check(sorted(answer.id for answer in answers) == sorted(asked), "not every request was answered once")
+    for answer in answers:
+        sealed = answer.granted()
+        check(sealed["key_id"] == asked[answer.id], "a request was answered with another key")
+        use.require_open(session, asked[answer.id], Made(b"x", {}, sealed))
+
+
+@CRYPTO.case(
+    "data_key_lengths",
+    "4.7-4",
+    offers("key.create", "crypto.generate_data_key"),
+    hint="16 to 1,024 bytes, or what your row covers",
+)
+def data_key_lengths(bench: Bench) -> None:
+    """Data keys of every length are as long as asked for, or refused; none is cut or filled up."""
+    for target in bench.capabilities.targets("crypto.generate_data_key"):
+        for length in (16, 17, 31, 64, 1024):
+            body = {"key_id": bench.key(target), "length_bytes": length}
+            answer = bench.session.call("crypto.generate_data_key", body)
+            if answer.result is None:
+                answer.refused("INVALID_ARGUMENT", "UNSUPPORTED_OPERATION", number=_EITHER)
+            else:
+                made = read_result("crypto.generate_data_key", answer.result).plaintext or b""
+                check(len(made) == length, f"{length} bytes were asked for, {len(made)} came")
+
+
+@CRYPTO.case("used_key", "4.3-4 4.3-2", ENCRYPTS, hint="tell the version that was used, not the newest one")
+def used_key(bench: Bench) -> None:
+    """A result names the version that was used, which opens it, and the protection that the row promises."""
+    for use in uses(bench.capabilities):
+        key_id = bench.key(use.target)
+        made = use.make(bench.session, key_id)
+        if "key_version" in made.result:
+            version = made.result["key_version"]
+            answer = use.try_open(bench.session, key_id, made, key_version=version)
+            opened = answer.granted().get("key_version", version)
+            check(opened == version, f"{use}: made by version {version!r}, opened by {opened!r}")
+        promised, said = use.row.protection, made.result.get("protection")
+        check(promised is None or said in (None, promised), f"{use}: {promised} was promised, {said} is said")
+
+
 _CANARY: Final = b"kmsplug-canary-7d1f"
 
 

@@ -320,6 +320,70 @@ def limit_of_answers(bench: Bench) -> None:
         check(len(decode_base64(fits["data"])) == 40_000, "an answer that fits was cut")  # noqa: PLR2004
 
 
+@FRAMING.case("response", "2.5-5", hint="result or error, never both, never neither")
+def response(bench: Bench) -> None:
+    """A response has jsonrpc 2.0, its id, and a result or an error with number, message and data.code."""
+    session = bench.session
+    session.exchange(session.frame("plugin.ping", {}, "result")).under("result").granted()
+    answer = session.exchange(session.frame("no.such", {}, "error")).under("error")
+    answer.refused("UNSUPPORTED_OPERATION", number=jsonrpc.METHOD_NOT_FOUND)
+    check(bool(answer.message), "the message of an error is empty")
+
+
+@FRAMING.case("utf8", "2.1-1 2.2-1", hint="collect bytes until the newline, and decode then")
+def utf8(bench: Bench) -> None:
+    """A character that comes in two pieces is one character."""
+    text = "\u00e9\u4f60\U0001f511"
+    line = f'{{"jsonrpc":"2.0","id":"{text}","method":"plugin.ping","params":{{}}}}\n'.encode()
+    for place in range(line.index(text.encode()), line.index(text.encode()) + len(text.encode())):
+        bench.session.send(line[:place])
+        bench.session.send(line[place:])
+        bench.session.next("a line in two pieces").under(text).granted()
+
+
+@FRAMING.case("many_bad_lines", "2.2-1 11-3", hint="nothing about a bad line is kept")
+def many_bad_lines(bench: Bench) -> None:
+    """Hundreds of bad lines among good ones are answered one by one, and disturb none of the good ones."""
+    bad, good = b"{\n", _PING + b"\n"
+    bench.session.send((bad + good) * 300)
+    seen = [bench.session.next("one of 600 lines") for _ in range(600)]
+    check(sum(answer.id == "p" for answer in seen) == 300, "not every good line was answered")  # noqa: PLR2004
+    for answer in seen:
+        if answer.id != "p":
+            answer.refused(number=jsonrpc.PARSE_ERROR).under(None)
+
+
+@FRAMING.case(
+    "integers", "2.2-4 2.2-6", offers("crypto.random"), hint="a number that does not fit is no length"
+)
+def integers(bench: Bench) -> None:
+    """Numbers beyond 2^53, and beyond what a double holds, are refused or skipped; the session goes on."""
+    for number in (b"9007199254740993", b"1" + b"0" * 400, b"-1e400", b"1e400", b"0.1e-999"):
+        params = b'{"length_bytes":' + number + b"}"
+        line = b'{"jsonrpc":"2.0","id":"n","method":"crypto.random","params":' + params + b"}\n"
+        answer = bench.session.exchange(line, "a request with a number that is too large")
+        check(answer.result is None, f"{number[:20].decode()} random bytes were granted")
+        check(answer.id in (None, "n"), "it was answered under another id")
+        answer.refused("INVALID_ARGUMENT", number=(*_REFUSED, jsonrpc.INVALID_PARAMS, jsonrpc.KEYSTORE_ERROR))
+        bench.session.settle()
+
+
+@FRAMING.case(
+    "whole_lines", "2.1-5 2.3-3", offers("crypto.random"), hint="one lock around the write of a whole line"
+)
+def whole_lines(bench: Bench) -> None:
+    """The lines of many long answers do not mix."""
+    limit = max(row.max_input_bytes or 2**16 for row in bench.capabilities.of("crypto.random"))
+    length = min(limit, 2**16, (bench.session.max_frame_bytes - 4096) * 3 // 4)
+    session = bench.session
+    lines = [session.frame("crypto.random", {"length_bytes": length}, number) for number in range(64)]
+    session.send(b"".join(lines))
+    seen = [session.next("one of 64 requests for random bytes") for _ in lines]
+    check(sorted(answer.id for answer in seen) == list(range(64)), "not every request was answered once")
+    lengths = {len(decode_base64(answer.granted()["data"])) for answer in seen}
+    check(lengths == {length}, f"{length} bytes were asked for, {sorted(lengths)} came")
+
+
 @FRAMING.case("unfinished_line", "2.1-4", hint="at the end of stdin, drop what has no newline")
 def unfinished_line(bench: Bench) -> None:
     """A last line without its newline is not acted on."""
@@ -335,7 +399,7 @@ CLEAN_STDOUT: Final = Cases("framing")
 
 @CLEAN_STDOUT.case(
     "clean_stdout",
-    "2.1-2 2.5-6 3.1-2",
+    "2.1-2 2.5-6 3.1-2 8-1",
     hint="move stdout away first thing: a print of any library lands on the wire",
 )
 def clean_stdout(bench: Bench) -> None:

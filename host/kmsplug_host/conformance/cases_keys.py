@@ -1,9 +1,18 @@
 """Cases about making, reading and listing keys (SPEC.md sections 4.1, 4.6)."""
 
+import secrets
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kmsplug_protocol import Key, KeyAlgorithm, KeyState, Origin, Protection, jsonrpc
+from kmsplug_protocol import (
+    Key,
+    KeyAlgorithm,
+    KeyState,
+    Origin,
+    Protection,
+    encode_base64,
+    jsonrpc,
+)
 
 from . import reference
 from .bench import Bench, key_name
@@ -212,6 +221,116 @@ def list_bounds(bench: Bench) -> None:
 
 
 @KEYS.case(
+    "refused_makes_nothing",
+    "7.4-1 4.1-1",
+    offers("key.create", "key.list"),
+    hint="check everything, then begin; say outcome unknown where you cannot tell",
+)
+def refused_makes_nothing(bench: Bench) -> None:
+    """A create that was refused, and not said to be applied, made no key."""
+    algorithm, usage = next(bench.capabilities.kinds())
+    good = {"algorithm": algorithm, "usage": usage}
+    before = {key.key_id for key in _walk(bench.session, 1000)}
+    for wrong in (
+        {**good, "tags": {"a": 1}},
+        {**good, "tags": {f"t{number}": "x" for number in range(51)}},
+        {**good, "name": "x" * 257},
+        {**good, "exportable": "no"},
+        {**good, "protection": "paper"},
+        {**good, "origin": "found"},
+        {"algorithm": algorithm, "usage": "NONSENSE"},
+    ):
+        answer = bench.session.call("key.create", wrong)
+        answer.refused("INVALID_ARGUMENT", "UNSUPPORTED_OPERATION", "LIMIT_EXCEEDED", number=_EITHER)
+        check(answer.data.get("outcome") in (None, "not_applied"), "a refused create is said to be applied")
+    after = {key.key_id for key in _walk(bench.session, 1000)}
+    check(after <= before, f"refused requests made {len(after - before)} keys")
+
+
+@KEYS.case(
+    "tag_bounds", "4.1-1", offers("key.create", "key.get", "key.tag"), hint="at most 50 at once, texts only"
+)
+def tag_bounds(bench: Bench) -> None:
+    """Tags that are no texts, or too many, are refused, and none of them is written."""
+    algorithm, usage = next(bench.capabilities.kinds())
+    name = {"key_id": bench.make_key(algorithm, usage).key_id}
+    many = {f"t{number}": "x" for number in range(51)}
+    for wrong in (
+        {"set": {"a": 1}},
+        {"set": {"a": None}},
+        {"set": ["a"]},
+        {"remove": "a"},
+        {"remove": [1]},
+        {"set": many},
+    ):
+        answer = bench.session.call("key.tag", {**name, **wrong})
+        answer.refused("INVALID_ARGUMENT", number=_PARAMS)
+    found = bench.session.ask("key.get", name).tags
+    check(found == {}, f"refused tags were written: {sorted(found)[:3]}")
+
+
+@KEYS.case(
+    "alias_at_work",
+    "4.1-5",
+    offers("key.create", "key.set_alias", "crypto.encrypt", "crypto.decrypt"),
+    hint="resolve the alias, then answer with the key's own id",
+)
+def alias_at_work(bench: Bench) -> None:
+    """An alias encrypts and decrypts as its key's id does, and the results name the id."""
+    target = next(iter(bench.capabilities.targets("crypto.encrypt")), None)
+    if target is None:
+        raise Skipped("no kind of key can be made and encrypts")
+    key_id = bench.make_key(target.algorithm, target.usage).key_id
+    name = key_name()
+    bench.session.ask("key.set_alias", {"key_id": key_id, "alias": name})
+    made = bench.session.ask("crypto.encrypt", {"key_id": name, "plaintext": b"x"})
+    opened = bench.session.ask("crypto.decrypt", {"key_id": name, "ciphertext": made.ciphertext})
+    check(opened.plaintext == b"x", "what was encrypted by an alias does not come back")
+    for result in (made, opened):
+        check(result.key_id == key_id, f"the result names {result.key_id!r}, not the key's own id")
+
+
+@KEYS.case(
+    "alias_of_nobody",
+    "4.1-4 4.1-7",
+    offers("key.set_alias", "key.remove_alias"),
+    hint="look the key up first",
+)
+def alias_of_nobody(bench: Bench) -> None:
+    """A key that does not exist gets no alias, and none is taken from it."""
+    alias = key_name()
+    prefix = next(iter(bench.opened.key_namespace), "")
+    for operation in ("key.set_alias", "key.remove_alias"):
+        answer = bench.session.call(operation, {"key_id": f"{prefix}{key_name()}", "alias": alias})
+        if operation == "key.set_alias" or answer.result is None:
+            answer.refused("KEY_NOT_FOUND")
+    if bench.capabilities.offers("key.get"):
+        bench.session.call("key.get", {"key_id": alias}).refused("KEY_NOT_FOUND")
+
+
+@KEYS.case(
+    "many", "4.6-5 4.6-4", offers("key.create", "key.list"), hint="make ids at random, or count under a lock"
+)
+def many(bench: Bench) -> None:
+    """Keys that are asked for at the same time are as many different keys, and all are listed."""
+    algorithm, usage = next(bench.capabilities.kinds())
+    session = bench.session
+    count = 8
+    line = [
+        session.frame("key.create", {"algorithm": algorithm, "usage": usage}, number)
+        for number in range(count)
+    ]
+    session.send(b"".join(line))
+    made = [read_result("key.create", session.next("key.create").granted()) for _ in line]
+    for key in made:
+        bench.will_delete(key)
+    ids = {key.key_id for key in made}
+    check(len(ids) == count, f"{count} creates made {len(ids)} keys")
+    listed = {key.key_id for key in _walk(session, 1000)}
+    check(ids <= listed, f"{len(ids - listed)} of {count} new keys are not in the list")
+
+
+@KEYS.case(
     "public_key",
     "4.4-1 4.6-14",
     offers("key.create", "key.get_public_key"),
@@ -375,3 +494,33 @@ def import_key(bench: Bench) -> None:
     if row.wrap_algorithm == "A256GCM":
         opened = reference.open_gcm(material, sealed)
     check(opened == b"x", "what the imported key encrypted does not open")
+
+
+@KEYS.case(
+    "material_stays", "11-6 7.6-1", _IMPORT, hint="no result but a data key and a backup holds material"
+)
+def material_stays(bench: Bench) -> None:
+    """Material that was imported is in no description, list, backup, error or log."""
+    reference.require_library()
+    kind = (KeyAlgorithm.AES_256_GCM, natural_usages(KeyAlgorithm.AES_256_GCM)[0])
+    formats = {name for row in bench.capabilities.rows for name in row.import_formats}
+    if "RSA_OAEP_SHA_256" not in formats or not bench.capabilities.makes(*kind):
+        raise Skipped("this case imports AES_256_GCM keys under RSA_OAEP_SHA_256")
+    session = bench.session
+    name = {"key_id": bench.make_key(*kind, origin=Origin.IMPORTED).key_id}
+    material = secrets.token_bytes(32)
+    terms = session.ask("key.get_import_parameters", name)
+    wrapped = reference.oaep(reference.any_public_key(terms.public_key), terms.wrapping_algorithm, material)
+    body = {**name, "wrapping_algorithm": terms.wrapping_algorithm, "import_token": terms.import_token}
+    session.ask("key.import", {**body, "wrapped_key": wrapped})
+    told = []
+    for operation in ("key.get", "key.list_versions", "key.backup", "key.get_public_key"):
+        if bench.capabilities.offers(operation):
+            answer = session.call(operation, name)
+            told.append(str(answer.result or answer.data) + answer.message)
+            if answer.result is not None and operation == "key.backup":
+                backup = read_result(operation, answer.result).backup
+                check(material not in backup, "the backup holds the material as it is")
+    for shown in (encode_base64(material)[:-2], material.hex()):
+        check(shown not in "".join(told), "an answer holds the material of a key")
+        check(shown.encode() not in bytes(session.wire.stderr), "the material of a key stands on stderr")

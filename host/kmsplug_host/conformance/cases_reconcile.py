@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kmsplug_protocol import Key, Outcome, ReconcileResult
+from kmsplug_protocol import Key, Outcome, ReconcileResult, jsonrpc
 
 from .bench import Bench
 from .case import Cases, offers
@@ -75,6 +75,31 @@ def unknown(bench: Bench) -> None:
     check(
         found.outcome is Outcome.UNKNOWN, f"what became of an operation that does not exist: {found.outcome}"
     )
+
+
+@RECONCILE.case("other_change", "4.2-3 4.6-22 4.6-20", _CREATE, hint="one idempotency key is one change")
+def other_change(bench: Bench) -> None:
+    """The idempotency key of a change is not found under another operation, nor another spelling."""
+    change = _change()
+    _create(bench, change)
+    spelled = {"meta": {"idempotency_key": change["meta"]["idempotency_key"].upper() + "!"}}
+    for method, name in (("key.create", spelled), ("key.import", change)):
+        found = _ask(bench, method, name)
+        check(found.outcome is not Outcome.APPLIED, f"a {method} that never came is said to be applied")
+
+
+@RECONCILE.case(
+    "params", "4.1-1", offers("key.reconcile"), hint="both method and idempotency_key are required"
+)
+def params(bench: Bench) -> None:
+    """A question without its idempotency key, or with one out of bounds, is refused with -32602."""
+    good = {"method": "key.create", "idempotency_key": "x"}
+    for wrong in (
+        {"method": "key.create"},
+        {**good, "idempotency_key": ""},
+        {**good, "idempotency_key": "x" * 129},
+    ):
+        bench.session.call("key.reconcile", wrong).refused("INVALID_ARGUMENT", number=jsonrpc.INVALID_PARAMS)
 
 
 def _change() -> dict[str, Any]:

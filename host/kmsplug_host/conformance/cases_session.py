@@ -1,5 +1,6 @@
 """Cases about phases, settings, cancel, health and the end (SPEC.md sections 3, 9, 10)."""
 
+import signal
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,8 +8,8 @@ from typing import Any, Final
 from kmsplug_protocol import CANCEL, KEYSTORE_API, KNOWN_VERSIONS, jsonrpc
 
 from .bench import Bench
-from .case import Cases, Need
-from .session import HOST, Session
+from .case import Cases, Need, offers
+from .session import HOST, Session, read_result
 from .verdict import Skipped, check
 
 SESSION: Final = Cases("session")
@@ -24,7 +25,7 @@ _UNDECLARED: Final = Need(
 )
 
 
-@SESSION.case("handshake", "3.2-1 3.3-3 2.4-2", hint="everything else needs this")
+@SESSION.case("handshake", "3.2-1 3.3-3 2.4-2 1.3-1", hint="everything else needs this")
 def handshake(bench: Bench) -> None:
     """The driver initializes with protocol version 1, takes its settings, and answers."""
     bench.discover()
@@ -139,6 +140,113 @@ def health(bench: Bench) -> None:
         check(result.healthy and not sick, f"the {depth} check says that the keystore is not well: {sick}")
     answer = bench.session.call("plugin.health", {"depth": "bottomless"})
     answer.refused("INVALID_ARGUMENT", "UNSUPPORTED_OPERATION", number=_PARAMS)
+
+
+@SESSION.case("health_params", "4.1-1 10-1", hint="shallow is the default; anything else but deep is refused")
+def health_params(bench: Bench) -> None:
+    """Health without params is the shallow one; depths of other types are refused."""
+    bench.session.ask("plugin.health")
+    for depth in (7, True, ["deep"], {"deep": 1}, "", "DEEP"):
+        answer = bench.session.call("plugin.health", {"depth": depth})
+        answer.refused("INVALID_ARGUMENT", "UNSUPPORTED_OPERATION", number=_PARAMS)
+
+
+@SESSION.case(
+    "one_probe_key",
+    "10-2",
+    offers("key.list", "key.create"),
+    hint="look for the probe key before you make one",
+)
+def one_probe_key(bench: Bench) -> None:
+    """Deep checks leave one key behind, or none."""
+    before = _key_ids(bench)
+    for _ in range(3):
+        with bench.ready() as session:
+            session.ask("plugin.health", {"depth": "deep"})
+            session.ask("plugin.health", {"depth": "deep"})
+            after = _key_ids(bench, session)
+            check(len(after - before) <= 1, f"{len(after - before)} keys are new after deep checks")
+
+
+def _key_ids(bench: Bench, session: Session | None = None) -> set[str]:
+    session = session or bench.session
+    found: set[str] = set()
+    cursor: dict[str, str] = {}
+    while True:
+        page = session.ask("key.list", {"limit": 1000, **cursor})
+        found |= {key.key_id for key in page.keys}
+        if page.next_cursor is None:
+            return found
+        cursor = {"cursor": page.next_cursor}
+
+
+@SESSION.case("frame_limit", "2.4-2 3.2-1", hint="the smaller of what you can and what was offered")
+def frame_limit(bench: Bench) -> None:
+    """The limit of a line is at most what the host offered, also where that is the least or the most."""
+    for offered in (65_536, 100_000, 2**26):
+        with bench.initialized(max_frame_bytes=offered) as session:
+            session.configure(bench.config)
+            session.ask("plugin.ping")
+
+
+@SESSION.case("favourite", "3.2-1 9-1", hint="the host's order counts, not yours")
+def favourite(bench: Bench) -> None:
+    """Of the versions offered it takes the first that it speaks, however many it does not know."""
+    for offered in (["1", "2", "1"], ["", "one", "1", "2"], [*(f"x-{number}" for number in range(50)), "1"]):
+        with bench.fresh() as session:
+            chosen = session.initialize(protocol_versions=offered).protocol_version
+            check(chosen == "1", f"of {offered[:4]} the driver chose {chosen!r}")
+
+
+@SESSION.case(
+    "secret_not_quoted",
+    "3.3-1 7.6-1",
+    hint="name the member, never its value; mark secrets writeOnly in the schema",
+)
+def secret_not_quoted(bench: Bench) -> None:
+    """The refusal of wrong settings does not quote the values of secrets."""
+    members = bench.hello.config_schema.get("properties", {})
+    secrets = [
+        name for name, member in members.items() if isinstance(member, dict) and member.get("writeOnly")
+    ]
+    if not secrets:
+        raise Skipped("the schema marks no member writeOnly")
+    canary = "canary-9c2e"
+    with bench.initialized() as session:
+        for name in secrets:
+            for value in ({canary: canary}, [canary], f"{canary}\n\0"):
+                answer = session.call(
+                    "plugin.configure", {"config": {**bench.config, name: value, canary[:6]: 1}}
+                )
+                text = answer.message + str(answer.data)
+                check(canary not in text, f"the refusal quotes the value of {name}")
+                if answer.result is not None:
+                    return
+        session.wire.end_stdin()
+        session.ended()
+        check(canary.encode() not in bytes(session.wire.stderr), "a secret stands on stderr")
+
+
+@SESSION.case(
+    "cancel_at_work", "3.5-3 2.3-3", offers("key.create"), hint="cancel what waits; what is begun may finish"
+)
+def cancel_at_work(bench: Bench) -> None:
+    """Of requests that are cancelled while they wait for others each is answered once."""
+    algorithm, usage = next(bench.capabilities.kinds())
+    body = {"algorithm": algorithm, "usage": usage}
+    session = bench.session
+    ids = [session.request("key.create", body) for _ in range(6)]
+    for request_id in ids[::-1]:
+        session.notify(CANCEL, {"id": request_id})
+    seen = []
+    for _ in ids:
+        answer = session.next("a cancelled key.create")
+        seen.append(answer.id)
+        if answer.result is None:
+            answer.refused("CANCELLED")
+        else:
+            bench.will_delete(read_result("key.create", answer.result))
+    check(sorted(seen) == ids, "not every cancelled request was answered exactly once")
 
 
 @SESSION.case("once", "3.1-1", hint="a refused plugin.* request changes nothing")
@@ -322,7 +430,7 @@ def end_of_stdin_with_requests(bench: Bench) -> None:
 def sigterm(bench: Bench) -> None:
     """SIGTERM ends the process."""
     with bench.ready() as session:
-        session.wire.terminate()
+        session.wire.signal(signal.SIGTERM)
         session.wire.wait(min(session.deadline, time.monotonic() + _EXIT_S))
 
 

@@ -149,6 +149,73 @@ def digest(bench: Bench) -> None:
             answer.refused("INVALID_ARGUMENT", number=_EITHER)
 
 
+@SIGNING.case(
+    "wrong_digest", "4.4-4 4.7-7", _SIGNS, hint="compare with the digest that was given, not with none"
+)
+def wrong_digest(bench: Bench) -> None:
+    """A signature does not verify as one of another digest."""
+    for use in _of(bench, "crypto.sign"):
+        key_id = bench.key(use.target)
+        made = use.make(bench.session, key_id, b"a message")
+        mechanism = Mechanism(made.result["mechanism"])
+        other = reference.digest(mechanism, b"a messagf")
+        if other is None:
+            continue
+        body = {"key_id": key_id, "mechanism": mechanism, "signature": made.result["signature"]}
+        found = bench.session.ask("crypto.verify", {**body, "digest": other})
+        check(not found.valid, f"{use}: a signature verifies as one of another digest")
+
+
+@SIGNING.case("other_mechanism", "4.7-7 4.1-8", _SIGNS, hint="verify with the mechanism that was named")
+def other_mechanism(bench: Bench) -> None:
+    """A signature by one mechanism does not verify by another."""
+    found = _of(bench, "crypto.sign")
+    pairs = [
+        (one, other)
+        for one in found
+        for other in found
+        if one is not other and one.algorithm == other.algorithm
+    ]
+    if not pairs:
+        raise Skipped("no kind of key signs in two ways")
+    for one, other in pairs:
+        key_id = bench.key(one.target)
+        made = one.make(bench.session, key_id, b"a message")
+        answer = other.try_open(bench.session, key_id, made)
+        result = read_result("crypto.verify", answer.granted())
+        check(not result.valid, f"a signature by {one.target.mechanism} verifies by {other.target.mechanism}")
+
+
+@SIGNING.case("over_the_limit", "5.4-1", _SIGNS, hint="never sign a part of a message")
+def over_the_limit(bench: Bench) -> None:
+    """A message longer than the declared limit is neither signed nor verified."""
+    found = [use for use in _of(bench, "crypto.sign") if (use.row.max_input_bytes or 2**20) < 2**17]
+    if not found:
+        raise Skipped("no row of crypto.sign has a limit that fits into a line")
+    for use in found:
+        key_id = bench.key(use.target)
+        message = bytes((use.row.max_input_bytes or 0) + 1)
+        use.try_make(bench.session, key_id, message).refused("INVALID_ARGUMENT", number=_EITHER)
+
+
+@SIGNING.case("concurrent", "2.3-3 3.4-3", _SIGNS, hint="guard what your threads share")
+def concurrent(bench: Bench) -> None:
+    """Of many messages signed at the same time each has its own signature."""
+    use = _of(bench, "crypto.sign")[0]
+    key_id = bench.key(use.target)
+    session = bench.session
+    how = {} if use.target.mechanism is None else {"mechanism": use.target.mechanism}
+    texts = {f"s{number}": f"message {number}".encode() for number in range(24)}
+    body = {"key_id": key_id, **how}
+    session.send(
+        b"".join(session.frame("crypto.sign", {**body, "message": text}, i) for i, text in texts.items())
+    )
+    answers = [session.next("crypto.sign") for _ in texts]
+    check(sorted(answer.id for answer in answers) == sorted(texts), "not every request was answered once")
+    for answer in answers:
+        use.require_open(session, key_id, Made(texts[answer.id], {}, answer.granted()))
+
+
 @SIGNING.case("mac", "4.4-1 4.7-8 5.4-1 5.1-1", _MACS, hint="return the whole code")
 def mac(bench: Bench) -> None:
     """A code is as long as its hash, the same for the same message, and verifies."""

@@ -18,7 +18,7 @@ _DISABLE: Final = offers("key.create", "key.get", "key.disable", "key.enable")
 _ROTATE: Final = offers("key.create", "key.rotate")
 
 
-def _each(bench: Bench, operation: str) -> Iterator[tuple[Use, Key]]:
+def each(bench: Bench, operation: str) -> Iterator[tuple[Use, Key]]:
     """Yield every way of using a key for which *operation* is offered, each with a new key.
 
     Raises:
@@ -39,7 +39,7 @@ def _state(bench: Bench, key: Key) -> KeyState:
 @STATES.case("disable", "6.3-1 6.2-1", _DISABLE, hint="some providers still encrypt: look at the state first")
 def disable(bench: Bench) -> None:
     """With a disabled key nothing works: neither making nor opening; enabled again, everything does."""
-    for use, key in _each(bench, "key.disable"):
+    for use, key in each(bench, "key.disable"):
         made = use.make(bench.session, key.key_id)
         found = bench.session.ask("key.disable", {"key_id": key.key_id})
         check(found.state is KeyState.SUSPENDED, f"key.disable answers with a key that is {found.state}")
@@ -60,7 +60,7 @@ def disable(bench: Bench) -> None:
 )
 def twice(bench: Bench) -> None:
     """Disabling a disabled key and enabling an enabled one succeed and change nothing."""
-    _, key = next(_each(bench, "key.disable"))
+    _, key = next(each(bench, "key.disable"))
     for operation, wanted in (
         ("key.enable", KeyState.ACTIVE),
         ("key.disable", KeyState.SUSPENDED),
@@ -80,7 +80,7 @@ def twice(bench: Bench) -> None:
 )
 def rotate(bench: Bench) -> None:
     """After a rotation new things are made with the new version, and what older ones made still opens."""
-    for use, key in _each(bench, "key.rotate"):
+    for use, key in each(bench, "key.rotate"):
         made = [use.make(bench.session, key.key_id)]
         names = [key.key_version]
         for _ in range(2):
@@ -100,11 +100,11 @@ def rotate(bench: Bench) -> None:
 )
 def versions(bench: Bench) -> None:
     """The versions are listed, oldest first, with the last one alone as the current one."""
-    _, key = next(_each(bench, "key.rotate"))
+    _, key = next(each(bench, "key.rotate"))
     names = [key.key_version]
     names += [bench.session.ask("key.rotate", {"key_id": key.key_id}).key_version for _ in range(2)]
     for limit in (1000, 1):
-        found = _versions(bench, key, limit)
+        found = list_versions(bench, key, limit)
         listed = [version.key_version for version in found]
         check(listed == names, f"the list of versions, by {limit}, is {listed}, not {names}")
         check(
@@ -116,7 +116,8 @@ def versions(bench: Bench) -> None:
         check(old <= {KeyState.ACTIVE, KeyState.DEACTIVATED}, f"rotation left versions {sorted(old)}")
 
 
-def _versions(bench: Bench, key: Key, limit: int = 1000) -> list[KeyVersion]:
+def list_versions(bench: Bench, key: Key, limit: int = 1000) -> list[KeyVersion]:
+    """Return all versions of a key, by pages of *limit*."""
     found: list[KeyVersion] = []
     cursor: dict[str, str] = {}
     while True:
@@ -139,17 +140,17 @@ def _versions(bench: Bench, key: Key, limit: int = 1000) -> list[KeyVersion]:
 )
 def enable_restores(bench: Bench) -> None:
     """Disabling stops every version of a rotated key, and enabling gives each its own state back."""
-    use, key = next(_each(bench, "key.rotate"))
+    use, key = next(each(bench, "key.rotate"))
     made = use.make(bench.session, key.key_id)
     bench.session.ask("key.rotate", {"key_id": key.key_id})
-    before = _versions(bench, key)
+    before = list_versions(bench, key)
     bench.session.ask("key.disable", {"key_id": key.key_id})
-    states = {version.state for version in _versions(bench, key)}
+    states = {version.state for version in list_versions(bench, key)}
     check(states == {KeyState.SUSPENDED}, f"versions of a disabled key are {sorted(states)}")
     use.try_open(bench.session, key.key_id, made).refused("KEY_DISABLED")
     bench.session.call("key.rotate", {"key_id": key.key_id}).refused("KEY_DISABLED")
     bench.session.ask("key.enable", {"key_id": key.key_id})
-    check(_versions(bench, key) == before, "key.enable did not give each version its state back")
+    check(list_versions(bench, key) == before, "key.enable did not give each version its state back")
     use.require_open(bench.session, key.key_id, made)
 
 
@@ -161,7 +162,7 @@ def enable_restores(bench: Bench) -> None:
 )
 def named_versions(bench: Bench) -> None:
     """A version can be named where the row says so; one that does not exist is KEY_NOT_FOUND."""
-    for use, key in _each(bench, "key.rotate"):
+    for use, key in each(bench, "key.rotate"):
         made = use.make(bench.session, key.key_id)
         new = bench.session.ask("key.rotate", {"key_id": key.key_id}).key_version
         use.require_open(bench.session, key.key_id, use.make(bench.session, key.key_id, key_version=new))
@@ -191,7 +192,7 @@ def set_state(bench: Bench) -> None:
     A state that the provider cannot keep is refused.
     """
     session = bench.session
-    for use, key in _each(bench, "key.set_state"):
+    for use, key in each(bench, "key.set_state"):
         name = {"key_id": key.key_id}
         made = use.make(session, key.key_id)
         kept: set[str] = set()
@@ -242,7 +243,7 @@ def _window(bench: Bench) -> tuple[int, int] | None:
 @STATES.case("deletion", "6.2-1 4.6-8 5.4-2", _DELETE, hint="check the window before anything changes")
 def deletion(bench: Bench) -> None:
     """A key whose deletion is scheduled refuses everything; windows outside the row's are refused."""
-    use, key = next(_each(bench, "key.schedule_deletion"))
+    use, key = next(each(bench, "key.schedule_deletion"))
     made = use.make(bench.session, key.key_id)
     least, most = _window(bench) or (None, 3650)
     for window in {-1, most + 1, 3651} | (set() if least is None else {least - 1}):
@@ -270,7 +271,7 @@ def deletion(bench: Bench) -> None:
 )
 def cancel_deletion(bench: Bench) -> None:
     """A key whose deletion was cancelled works again after key.enable, and not before."""
-    use, key = next(_each(bench, "key.schedule_deletion"))
+    use, key = next(each(bench, "key.schedule_deletion"))
     name = {"key_id": key.key_id}
     made = use.make(bench.session, key.key_id)
     idle = bench.session.call("key.cancel_deletion", name)
@@ -295,7 +296,7 @@ def cancel_deletion(bench: Bench) -> None:
 )
 def purge(bench: Bench) -> None:
     """Only a key whose deletion is scheduled can be purged; then it is gone."""
-    use, key = next(_each(bench, "key.schedule_deletion"))
+    use, key = next(each(bench, "key.schedule_deletion"))
     name = {"key_id": key.key_id}
     made = use.make(bench.session, key.key_id)
     bench.session.call("key.purge", name).refused("KEY_INVALID_STATE")

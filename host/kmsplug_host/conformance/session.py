@@ -24,6 +24,7 @@ from kmsplug_protocol import (
     jsonrpc,
 )
 
+from .audit import Audit
 from .verdict import Failed, check, quote
 from .wire import Wire
 
@@ -38,10 +39,12 @@ class Budget:
     Attributes:
         deadline: On `time.monotonic`.
         strays: Lines that were no responses.
+        audit: Looks at every response.
     """
 
     deadline: float = 0.0
     strays: list[str] = field(default_factory=list)
+    audit: Audit = field(default_factory=Audit)
 
     def restart(self, seconds: float) -> None:
         """Begin another case."""
@@ -151,6 +154,7 @@ class Session:
                     f"{quote(line.head, 80)}"
                 )
             if (message := self._message(line)) is not None:
+                self._budget.audit.note(message, to)
                 return _answer(message, to)
 
     def exchange(self, line: bytes, to: str | None = None) -> Answer:

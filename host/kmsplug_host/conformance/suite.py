@@ -6,31 +6,51 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kmsplug_protocol import Capability
+
 from .bench import Bench
 from .capabilities import Capabilities
 from .case import Case, CaseResult, Outcome
+from .cases_audit import AUDIT
 from .cases_binding import BINDING
 from .cases_crypto import CRYPTO
 from .cases_framing import CLEAN_STDOUT, FRAMING
+from .cases_hostile import HOSTILE
 from .cases_keys import KEYS
+from .cases_lifetime import LIFETIME
 from .cases_management import ACCESS, KEYSTORES
+from .cases_params import PARAMS
+from .cases_process import PROCESS
+from .cases_provider import PROVIDER
 from .cases_reconcile import RECONCILE
+from .cases_relabelled import RELABELLED
+from .cases_rows import ROWS
 from .cases_session import SESSION
 from .cases_signing import SIGNING
 from .cases_states import STATES
+from .cases_versions import VERSIONS
 from .verdict import Failed, Skipped, quote
 
 CASES: Final[tuple[Case, ...]] = (
     *SESSION.all,
+    *ROWS.all,
+    *PROCESS.all,
     *FRAMING.all,
     *KEYS.all,
+    *PARAMS.all,
+    *HOSTILE.all,
     *RECONCILE.all,
     *STATES.all,
+    *VERSIONS.all,
     *CRYPTO.all,
     *BINDING.all,
+    *RELABELLED.all,
     *SIGNING.all,
+    *LIFETIME.all,
     *ACCESS.all,
     *KEYSTORES.all,
+    *PROVIDER.all,
+    *AUDIT.all,
     *CLEAN_STDOUT.all,
 )
 """Every case, in the order in which they run: the first opens a session, the last looks back at all."""
@@ -47,10 +67,12 @@ class Report:
     Attributes:
         driver: Its name, version and protocol version; empty where it did not say.
         cases: How each case went, in order.
+        rows: Its capabilities, as probed.
     """
 
     driver: Mapping[str, str]
     cases: tuple[CaseResult, ...]
+    rows: tuple[Capability, ...] = ()
 
     @property
     def failed(self) -> tuple[CaseResult, ...]:
@@ -62,6 +84,7 @@ class Report:
         counts = Counter(result.outcome for result in self.cases)
         return {
             "driver": dict(self.driver),
+            "capabilities": [row.model_dump(mode="json", exclude_defaults=True) for row in self.rows],
             "cases": [result.as_json() for result in self.cases],
             "summary": {outcome.value: counts[outcome] for outcome in Outcome} | {"total": len(self.cases)},
         }
@@ -74,6 +97,9 @@ def run(
     on_case: Callable[[CaseResult], None] | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     only: Collection[str] | None = None,
+    provider: Mapping[str, Any] | None = None,
+    wrong_login: Mapping[str, Any] | None = None,
+    strict: bool = False,
 ) -> Report:
     """Try a driver in every way that SPEC.md asks for.
 
@@ -86,41 +112,57 @@ def run(
         on_case: Called after each case.
         timeout_s: How long one case may take.
         only: Ids of cases, or of groups; the first case always runs. Default: all.
+        provider: Settings in which ``{address}`` stands for the address of a provider, which is played here:
+            a sick one. Default: cases about that are skipped.
+        wrong_login: Settings whose login the provider rejects. Default: that is not tried.
+        strict: A case fails in which anything but responses came over stdout; else only the last case tells.
 
     Returns:
         How each case went.
     """
-    bench = Bench(command, config or {}, timeout_s)
+    bench = Bench(command, config or {}, timeout_s, provider, wrong_login)
     results: list[CaseResult] = []
     wanted = [case for case in CASES if only is None or case is _OPENS or {case.id, case.group} & {*only}]
     try:
         for case in wanted:
             opened = not results or results[0].outcome is Outcome.PASSED
-            result = _try(case, bench) if opened else _without_session(case)
+            result = _try(case, bench, strict=strict) if opened else _without_session(case)
             results.append(result)
             if on_case is not None:
                 on_case(result)
     finally:
         bench.close()
-    return Report(_driver(bench), tuple(results))
+    return Report(_driver(bench), tuple(results), bench.capabilities.rows)
 
 
-def _try(case: Case, bench: Bench) -> CaseResult:
+def _try(case: Case, bench: Bench, *, strict: bool) -> CaseResult:
     if (missing := _missing(case, bench.capabilities)) is not None:
         return CaseResult(case, Outcome.SKIPPED, missing)
     began = time.monotonic()
     bench.begin()
+    strays = len(bench.budget.strays)
     try:
         case.body(bench)
         bench.settle()
+        if strict:
+            _no_more_strays(bench, strays)
     except Skipped as reason:
         outcome, detail = Outcome.SKIPPED, str(reason)
     except Failed as reason:
         outcome, detail = Outcome.FAILED, str(reason)
         bench.close_shared()  # whatever is on its way in that session must not disturb the next case
+    except Exception as error:  # noqa: BLE001 - a driver can answer what no case foresaw
+        said = quote(f"{type(error).__name__}: {error}")
+        outcome, detail = Outcome.FAILED, f"no sense could be made of an answer ({said})"
+        bench.close_shared()
     else:
         outcome, detail = Outcome.PASSED, ""
     return CaseResult(case, outcome, detail, time.monotonic() - began)
+
+
+def _no_more_strays(bench: Bench, before: int) -> None:
+    if len(bench.budget.strays) > before:
+        raise Failed(f"on stdout came a line that is no response: {bench.budget.strays[before]!r}")
 
 
 def _missing(case: Case, found: Capabilities) -> str | None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -33,12 +33,16 @@ class Wire:
 
     Args:
         command: What to start.
+        env: Its whole environment; default: ours.
+        folder: Its working directory; default: ours.
 
     Raises:
         Failed: It cannot be started.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str] | None = None, folder: str | None = None
+    ) -> None:
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the command is what the user asks to test
                 list(command),
@@ -46,6 +50,8 @@ class Wire:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
+                env=env,
+                cwd=folder,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
@@ -114,9 +120,25 @@ class Wire:
         """Close the driver's stdin."""
         self._stdin.close()
 
-    def terminate(self) -> None:
-        """Send SIGTERM to the driver alone."""
-        self._process.send_signal(signal.SIGTERM)
+    @property
+    def pid(self) -> int:
+        """The process id of what was started."""
+        return self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the driver alone."""
+        self._process.send_signal(number)
+
+    def survivors(self, deadline: float) -> bool:
+        """Tell whether processes of its group are left, after the driver itself has ended.
+
+        Without pidfd (not Linux) that cannot be seen: none, then.
+
+        Raises:
+            Failed: It did not end before the deadline.
+        """
+        self._await_end(deadline)
+        return self._exit.group_is_left()
 
     def wait(self, deadline: float) -> int:
         """Wait for the process to end and return its status, negative for a signal.
@@ -124,13 +146,16 @@ class Wire:
         Raises:
             Failed: It did not end before the deadline.
         """
+        self._await_end(deadline)
+        return self._exit.status()
+
+    def _await_end(self, deadline: float) -> None:
         while not self._exit.seen:
             try:
                 self._pump(min(deadline, time.monotonic() + self._exit.notice_within_s))
             except TimeoutError:
                 if time.monotonic() >= deadline:
                     raise Failed("the process did not end in time") from None
-        return self._exit.status()
 
     def epitaph(self, deadline: float) -> str:
         """Say how the process ended, and the last of what it wrote to stderr."""
@@ -230,6 +255,12 @@ class _Exit:
         if self._pidfd is not None:
             self._selector.unregister(self._pidfd)
 
+    def group_is_left(self) -> bool:
+        """Tell whether the ended leader, not reaped yet, has left others in its group."""
+        if self._pidfd is None:
+            return False
+        return any(_runs_in(self._process.pid, entry) for entry in os.scandir("/proc"))
+
     def status(self) -> int:
         """Kill what is left of the group, reap, and return the status."""
         self.kill_group()
@@ -251,3 +282,16 @@ class _Exit:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
+
+
+def _runs_in(group: int, entry: "os.DirEntry[str]") -> bool:
+    """Tell whether an entry of /proc is a process of a group that still runs."""
+    if not entry.name.isdigit():
+        return False
+    try:
+        with open(os.path.join(entry.path, "stat"), "rb") as file:  # noqa: PTH118, PTH123 - a thousand of them
+            # The name stands in parentheses and may hold anything; state, parent and group follow it.
+            state, _, found = file.read().rpartition(b")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(found) == group and state not in (b"Z", b"X")
