@@ -1,7 +1,7 @@
 """A driver in memory that offers nearly every operation, so that every case of the suite runs against one.
 
-It shares no code with any driver in use. Its keys die with it, unless it is given a file to keep them in; nothing
-guards that file.
+It shares no code with any driver in use. Its keys die with it, unless it is given a file to keep them in;
+nothing guards that file.
 """
 
 import contextlib
@@ -118,7 +118,7 @@ def kept(method: Any) -> Any:
     return changing
 
 
-def once(operation: str) -> Any:
+def once(operation: str) -> Callable[[Any], Any]:
     """Make a change that is asked for twice under one idempotency key once."""
 
     def declare(method: Any) -> Any:
@@ -182,7 +182,7 @@ WRAPPING: Final[dict[str, Any]] = {
 MACS: Final[dict[str, Any]] = {"key_algorithm": A.HMAC_SHA_384, "mechanism": M.HMAC_SHA_384}
 
 
-class Config(BaseModel):
+class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     state: str | None = Field(default=None, json_schema_extra={"format": "path"})
@@ -190,10 +190,10 @@ class Config(BaseModel):
     url: str | None = None
 
 
-class EverythingDriver(Driver[Config]):
+class EverythingDriver(Driver[Settings]):
     name: ClassVar[str] = "everything"
     version: ClassVar[str] = "1"
-    Config = Config
+    Config = Settings
 
     def __init__(self) -> None:
         self.keys: dict[str, Stored] = {}
@@ -203,7 +203,7 @@ class EverythingDriver(Driver[Config]):
         self.importing = rsa.generate_private_key(65537, 2048)
         self.state: Path | None = None
 
-    def configure(self, config: Config, *, dry_run: bool) -> wire.ConfigureResult:
+    def configure(self, config: Settings, *, dry_run: bool) -> wire.ConfigureResult:
         if config.pin == "wrong":
             raise DriverError(ErrorCode.AUTHENTICATION_FAILED, "the login was refused")
         if config.url is not None:

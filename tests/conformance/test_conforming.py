@@ -13,8 +13,16 @@ from kmsplug_host.conformance.capabilities import Capabilities
 from kmsplug_protocol import Capability, InitializeResult
 
 # Skipped for what a driver is rather than for what it offers.
-IN_MEMORY = {"keys.same_keystore"}
+IN_MEMORY = {
+    "keys.same_keystore",
+    *(case.id for case in CASES if case.group == "lifetime" and case.id != "lifetime.own_ids"),
+}
 NO_MAPS = {"binding.order"}
+NO_PROVIDER = {case.id for case in CASES if case.group == "provider"}
+NO_SECRETS = {"session.secret_not_quoted"}
+ONE_WAY = {"relabelled.swapped", "relabelled.withheld"}
+LONG_MESSAGES = {"signing.over_the_limit"}
+QUICK = {"process.ping_at_work"}
 
 SPEC = Path(__file__).resolve().parents[2] / "protocol" / "SPEC.md"
 
@@ -23,15 +31,23 @@ def test_the_plain_driver_conforms() -> None:
     report = try_file(PLAIN)
 
     assert failures(report) == {}
-    assert {*skipped(report)} == _not_offered(_rows(PLAIN)) | IN_MEMORY | NO_MAPS
+    rest = IN_MEMORY | NO_MAPS | NO_PROVIDER | NO_SECRETS | ONE_WAY | QUICK
+    assert {*skipped(report)} == _not_offered(_rows(PLAIN)) | rest
 
 
-def test_two_drivers_with_every_operation_conform_and_leave_no_case_untried() -> None:
-    everything, managing = try_file(EVERYTHING), try_file(MANAGING)
+def test_two_drivers_with_every_operation_conform_and_leave_no_case_untried(tmp_path: Path) -> None:
+    everything = run(
+        [sys.executable, str(EVERYTHING)],
+        {"state": str(tmp_path / "state"), "pin": "canary-pin"},
+        provider={"url": "http://{address}/"},
+        wrong_login={"pin": "wrong"},
+        timeout_s=30,
+    )
+    managing = try_file(MANAGING)
 
     assert failures(everything) == {}
     assert failures(managing) == {}
-    assert skipped(everything).keys() & skipped(managing).keys() == IN_MEMORY
+    assert skipped(everything).keys() & skipped(managing).keys() == set()
 
 
 def test_the_local_driver_conforms(tmp_path: Path) -> None:
@@ -42,7 +58,7 @@ def test_the_local_driver_conforms(tmp_path: Path) -> None:
     report = run(command, {"path": str(tmp_path / "store")}, timeout_s=60)
 
     assert failures(report) == {}
-    assert {*skipped(report)} == _not_offered(rows) | NO_MAPS
+    assert {*skipped(report)} == _not_offered(rows) | NO_MAPS | NO_PROVIDER | LONG_MESSAGES
 
 
 def test_the_plain_driver_is_short_and_uses_nothing_of_ours() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from conformance.drivers import failures, skipped
-from kmsplug_host.conformance import run
+from kmsplug_host.conformance import CASES, run
 
 COMMAND = [sys.executable, "-m", "kmsplug_plugins.mock"]
 
@@ -18,13 +18,23 @@ SPARED: list[dict[str, Any]] = [
     )
 ]  # fmt: skip
 
+# What the whole run tries already, whatever is offered.
+OF_KEYS = {case.group for case in CASES} - {"framing", "process", "hostile", "lifetime", "provider"}
+
 
 def test_with_one_kind_of_key_for_each_use_it_conforms_and_leaves_nearly_no_case_untried() -> None:
     report = run(COMMAND, {"scenario": {"gap": SPARED}}, timeout_s=60)
 
     assert failures(report) == {}
     # It has every operation, each process has keys of its own, and what is bound are bytes.
-    assert {*skipped(report)} == {"session.undeclared", "keys.same_keystore", "binding.order"}
+    assert {case for case in skipped(report) if case.partition(".")[0] not in ("lifetime", "provider")} == {
+        "session.undeclared",
+        "session.secret_not_quoted",
+        "keys.same_keystore",
+        "binding.order",
+        "signing.other_mechanism",
+        "signing.over_the_limit",
+    }
 
 
 @pytest.mark.parametrize(
@@ -39,7 +49,7 @@ def test_with_one_kind_of_key_for_each_use_it_conforms_and_leaves_nearly_no_case
     ids=["operations", "crypto", "associated-data", "limit", "mechanism"],
 )
 def test_with_a_gap_it_conforms_to_what_is_left(gap: dict[str, Any]) -> None:
-    report = run(COMMAND, {"scenario": {"gap": [*SPARED, gap]}}, timeout_s=60)
+    report = run(COMMAND, {"scenario": {"gap": [*SPARED, gap]}}, timeout_s=60, only=OF_KEYS)
 
     assert failures(report) == {}
     assert len(skipped(report)) < len(report.cases) / 2

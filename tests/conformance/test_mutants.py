@@ -209,7 +209,7 @@ EVERYTHING_MUTANTS = (
         "lets a compromised key come back",
         "states.set_state",
         ("        key.move(request.state, *USABLE, S.SUSPENDED)", "        key.move(request.state, *S)"),
-        ('raise DriverError(REFUSALS[key.versions[-1].state], "that state is not left")', "pass"),
+        ('raise DriverError(REFUSALS[named[-1].state], "that state is not left")', "pass"),
     ),
     mutant(
         "works again when deletion is cancelled",
@@ -219,7 +219,7 @@ EVERYTHING_MUTANTS = (
     mutant(
         "makes what is asked for twice twice",
         "reconcile.in_progress",
-        ("known = self.changed.get(request.change_key)", "known = None"),
+        ("known = self.changed.get((operation, request.change_key))", "known = None"),
         (
             "        if known is not None:\n            return wire.ReconcileResult(",
             "        if False:\n            return wire.ReconcileResult(",
@@ -228,7 +228,10 @@ EVERYTHING_MUTANTS = (
     mutant(
         "says of every change that it was carried out",
         "reconcile.create reconcile.rotate",
-        ("known = self.changed.get(request.idempotency_key)", "known = next(iter(self.changed.values()))"),
+        (
+            "known = self.changed.get((request.method, request.idempotency_key))",
+            "known = next(iter(self.changed.values()))",
+        ),
     ),
     mutant(
         "is sure about operations that do not exist",

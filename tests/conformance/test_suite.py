@@ -2,19 +2,22 @@
 
 import ast
 import json
+import re
 import signal
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import psutil
 import pytest
 from conformance.drivers import PLAIN, failures, skipped, try_file
 from kmsplug_host import conformance
-from kmsplug_host.conformance import CASES, CaseResult, Outcome, Report, run
+from kmsplug_host.conformance import CASES, CaseResult, Outcome, Report, junit, markdown, run
 
 FOLDER = Path(conformance.__file__).parent
+SPEC = (Path(__file__).resolve().parents[2] / "protocol" / "SPEC.md").read_text(encoding="utf-8")
 OPENS = "session.handshake"
 
 
@@ -28,6 +31,24 @@ def test_a_case_has_an_id_of_its_own_a_sentence_and_a_hint() -> None:
         assert case.sentence.endswith("."), case.id
         assert case.hint, case.id
         assert not case.hint.endswith("."), case.id
+
+
+def test_every_duty_of_a_driver_is_named_by_a_case() -> None:
+    """What a host has to do is no case of a driver's: `tests/process` and `tests/unit/host` try it."""
+    clauses = re.compile(r"^- \*\*\[([\d.]+-\d+)\]\*\* (.*?)(?=\n\n|\n- \*\*\[)", re.MULTILINE | re.DOTALL)
+    rules = dict(clauses.findall(SPEC))
+    duties = {name for name, text in rules.items() if "MUST" in text}
+    of_the_host = {name for name in duties if rules[name].startswith("A host ")}
+    named = {clause for case in CASES for clause in case.clauses}
+
+    assert len(duties) > 130
+    assert of_the_host >= {"3.2-5", "3.3-8", "4.6-21", "7.6-4", "8-3", "9-5"}
+    assert duties - of_the_host - named == set()
+    assert named - rules.keys() == set()
+
+
+def test_there_are_more_cases_than_anybody_tries_by_hand() -> None:
+    assert len(CASES) >= 150
 
 
 def test_the_cases_import_the_protocol_and_the_standard_library_only() -> None:
@@ -45,7 +66,7 @@ def test_the_cases_import_the_protocol_and_the_standard_library_only() -> None:
 def test_a_report_is_json() -> None:
     seen: list[CaseResult] = []
 
-    report = run([sys.executable, str(PLAIN)], on_case=seen.append, only=["session", "crypto.random"])
+    report = run([sys.executable, str(PLAIN)], on_case=seen.append, only=["session.once", "crypto.random"])
 
     document = json.loads(json.dumps(report.as_json()))
     assert tuple(seen) == report.cases
@@ -60,6 +81,68 @@ def test_a_report_is_json() -> None:
         "detail": "",
         "hint": "loop where your provider gives fewer bytes a call than you declare",
     }
+
+
+def test_a_report_is_junit_too(tmp_path: Path) -> None:
+    driver = _changed(tmp_path, "os.urandom(12)", "bytes(12)")
+
+    text = junit(try_file(driver, only=["crypto.never_the_same", "crypto.random", "crypto.batch"]))
+
+    suites = ET.fromstring(text)  # noqa: S314 - it was written here
+    assert [(suite.get("name"), suite.get("tests"), suite.get("failures")) for suite in suites] == [
+        ("session", "1", "0"),
+        ("crypto", "3", "1"),
+    ]
+    failure = suites.find(".//testcase[@name='crypto.never_the_same']/failure")
+    assert failure is not None
+    assert "two of 16 ciphertexts begin alike" in failure.get("message", "")
+    assert "SPEC.md 4.7-2, 11-7" in (failure.text or "")
+    assert suites.find(".//testcase[@name='crypto.batch']/skipped") is not None
+
+
+def test_a_report_to_publish_tells_operations_gaps_and_failures(tmp_path: Path) -> None:
+    driver = _changed(tmp_path, '"name": "plain"', '"name": "pl|<b>ain"')
+
+    text = markdown(try_file(driver, only=["crypto.random"]))
+
+    assert text.startswith("# pl&#124;&#60;b>ain 1.0\n")
+    assert "Of 2 cases 2 passed, 0 failed, 0 do not apply" in text
+    assert (
+        "| crypto.encrypt | AES_256_GCM |  | bytes | max_input_bytes 4096, wrap_algorithm A256GCM |" in text
+    )
+    assert "Not offered: key.list, key.enable" in text
+
+
+def test_in_strict_mode_the_case_fails_in_which_something_else_was_printed(tmp_path: Path) -> None:
+    driver = _changed(
+        tmp_path,
+        'if method == "crypto.random":',
+        'if method == "crypto.random" and not print("7 bytes", file=wire, flush=True):',
+    )
+    only = ["crypto.random", "params.deadline", "framing.clean_stdout"]
+    command = [sys.executable, str(driver)]
+
+    assert failures(run(command, only=only)).keys() == {"framing.clean_stdout"}
+    strict = failures(run(command, only=only, strict=True))
+    assert strict.keys() == {*only}
+    assert "'7 bytes'" in strict["crypto.random"]
+
+
+def test_an_answer_that_no_case_foresaw_is_a_failure_and_not_the_end(tmp_path: Path) -> None:
+    driver = _changed(tmp_path, '"ciphertext": base64_of(sealed)', '"ciphertext": "not base64"')
+
+    report = try_file(driver, only=["crypto.never_the_same", "crypto.random"])
+
+    assert failures(report).keys() == {"crypto.never_the_same"}
+
+
+def _changed(folder: Path, old: str, new: str) -> Path:
+    """Return the plain driver with something replaced."""
+    text = PLAIN.read_text(encoding="utf-8")
+    assert old in text
+    driver = folder / "driver.py"
+    driver.write_text(text.replace(old, new), encoding="utf-8")
+    return driver
 
 
 def test_the_first_case_runs_whatever_was_asked_for() -> None:

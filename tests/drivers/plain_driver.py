@@ -21,8 +21,7 @@ class Refused(Exception): pass
 def require(holds, code, message, number=-32000, **data):  # [7.2]
     if not holds: raise Refused({"code": number, "message": message, "data": {"code": code, **data}})
 def member(params, name, kind, least=0, most=LIMIT, default=None):  # [4.1-1]
-    value = params.get(name, default)
-    good = type(value) is kind and least <= (value if kind is int else len(value)) <= most
+    good = type(value := params.get(name, default)) is kind and least <= (value if kind is int else len(value)) <= most
     require(good, "INVALID_ARGUMENT", f"{name} is missing or malformed", -32602, path=name)
     return value
 def base64_of(data): return base64.b64encode(data).decode()

@@ -24,6 +24,24 @@ def conformance(
     config: Annotated[
         Path | None, typer.Option("--config", help="The driver's settings: a TOML or JSON file.")
     ] = None,
+    provider: Annotated[
+        Path | None,
+        typer.Option("--provider", help="Settings with {address} in them: what a sick provider does to it."),
+    ] = None,
+    wrong_login: Annotated[
+        Path | None,
+        typer.Option("--wrong-login", help="Settings whose login the provider rejects; it is tried once."),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A case, or a group of them; may be repeated.")
+    ] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Write what it can do here, as Markdown to publish.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail each case in which stdout has anything but responses.")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that one case may take.", min=0.1)] = 30.0,
 ) -> None:
     """Drive an executable over the wire and report case by case. Exit status 0 only when none failed.
@@ -33,11 +51,18 @@ def conformance(
     Example: kmsplug conformance --config driver.toml -- ./kmsplug-driver-acme
     """
     # Imported here: the cases are of no use to any other command.
-    from kmsplug_host.conformance import CASES, CaseResult, Outcome, run  # noqa: PLC0415
+    from kmsplug_host.conformance import CASES, CaseResult, Outcome, junit, markdown, run, selected  # noqa: PLC0415
 
     options: Options = context.obj
-    settings = {} if config is None else _read(config)
-    with _progress(len(CASES), shown=sys.stderr.isatty()) as advance:
+    settings, sick, wrong = (
+        None if path is None else _read(path) for path in (config, provider, wrong_login)
+    )
+    known = {case.id for case in CASES} | {case.group for case in CASES}
+    if unknown := {*(only or ())} - known:
+        raise ConfigurationError(
+            f"no case or group {', '.join(sorted(unknown))}", hint="see docs/conformance.md"
+        )
+    with _progress(len(selected(only)), shown=sys.stderr.isatty()) as advance:
 
         def tell(result: CaseResult) -> None:
             advance()
@@ -48,7 +73,19 @@ def conformance(
                 clause = ", ".join(result.case.clauses)
                 _print_detail(f"saw: {result.detail}", f"SPEC.md {clause}", f"hint: {result.case.hint}")
 
-        report = run(command, settings, on_case=tell, timeout_s=timeout)
+        report = run(
+            command,
+            settings,
+            on_case=tell,
+            timeout_s=timeout,
+            only=only,
+            provider=sick,
+            wrong_login=wrong,
+            strict=strict,
+        )
+    for path, form in ((junit_file, junit), (report_file, markdown)):
+        if path is not None:
+            _write(path, form(report))
     document = report.as_json()
     if options.json:
         _output.print_json(document)
@@ -62,6 +99,13 @@ def conformance(
         )
     if report.failed:
         raise typer.Exit(1)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
 
 
 def _read(path: Path) -> dict[str, Any]:

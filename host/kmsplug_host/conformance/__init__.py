@@ -9,6 +9,18 @@ What a driver declares has to work in full; what it does not declare has to be r
 """
 
 from .case import Case, CaseResult, Outcome
-from .suite import CASES, DEFAULT_TIMEOUT_S, Report, run
+from .report import junit, markdown
+from .suite import CASES, DEFAULT_TIMEOUT_S, Report, run, selected
 
-__all__ = ["CASES", "DEFAULT_TIMEOUT_S", "Case", "CaseResult", "Outcome", "Report", "run"]
+__all__ = [
+    "CASES",
+    "DEFAULT_TIMEOUT_S",
+    "Case",
+    "CaseResult",
+    "Outcome",
+    "Report",
+    "junit",
+    "markdown",
+    "run",
+    "selected",
+]

@@ -357,14 +357,14 @@ def batch_bounds(bench: Bench) -> None:
     items = bench.session.ask("crypto.batch", {"calls": [call] * 100}).items
     check(len(items) == 100, f"100 calls have {len(items)} answers")  # noqa: PLR2004
     check(len({str(item.result) for item in items}) == 100, "calls of one batch share their answers")  # noqa: PLR2004
-    short = {"method": "", "params": {}}
-    for calls in (
-        [short] * 1001,
+    wrong: tuple[Any, ...] = (
+        [{"method": "", "params": {}}] * 1001,
         [7],
         "calls",
         [{"params": {}}],
         [{"method": "crypto.random", "params": []}],
-    ):
+    )
+    for calls in wrong:
         bench.session.call("crypto.batch", {"calls": calls}).refused("INVALID_ARGUMENT", number=_EITHER)
 
 

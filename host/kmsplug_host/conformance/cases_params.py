@@ -99,7 +99,8 @@ def null_options(bench: Bench) -> None:
     for use in encryptions(bench.capabilities):
         key_id = bench.key(use.target)
         for name in ("key_version", "associated_data", "context"):
-            answer = use.try_make(bench.session, key_id, **{name: None})
+            nothing: dict[str, Any] = {name: None}
+            answer = use.try_make(bench.session, key_id, **nothing)
             if answer.result is None:
                 answer.refused(number=_EITHER)
             else:

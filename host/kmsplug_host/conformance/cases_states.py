@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kmsplug_protocol import Key, KeyState, KeyVersion, jsonrpc
+from kmsplug_protocol import Key, KeyAlgorithm, KeyState, KeyVersion, jsonrpc
 
 from .bench import Bench
 from .case import Cases, offers
@@ -19,12 +19,18 @@ _ROTATE: Final = offers("key.create", "key.rotate")
 
 
 def each(bench: Bench, operation: str) -> Iterator[tuple[Use, Key]]:
-    """Yield every way of using a key for which *operation* is offered, each with a new key.
+    """Yield every use of every kind of key for which *operation* is offered, each with a new key.
+
+    One mechanism of each is enough: states and versions are the key's, and some keys take seconds to make.
 
     Raises:
         Skipped: There is none.
     """
-    found = [use for use in uses(bench.capabilities) if bench.capabilities.covers(operation, use.algorithm)]
+    kinds: dict[tuple[str, KeyAlgorithm], Use] = {}
+    for use in uses(bench.capabilities):
+        if bench.capabilities.covers(operation, use.algorithm):
+            kinds.setdefault((use.shape.makes, use.algorithm), use)
+    found = list(kinds.values())
     if not found:
         raise Skipped(f"no kind of key can be made, used and given to {operation}")
     for use in found:

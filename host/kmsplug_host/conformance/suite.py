@@ -122,9 +122,8 @@ def run(
     """
     bench = Bench(command, config or {}, timeout_s, provider, wrong_login)
     results: list[CaseResult] = []
-    wanted = [case for case in CASES if only is None or case is _OPENS or {case.id, case.group} & {*only}]
     try:
-        for case in wanted:
+        for case in selected(only):
             opened = not results or results[0].outcome is Outcome.PASSED
             result = _try(case, bench, strict=strict) if opened else _without_session(case)
             results.append(result)
@@ -133,6 +132,11 @@ def run(
     finally:
         bench.close()
     return Report(_driver(bench), tuple(results), bench.capabilities.rows)
+
+
+def selected(only: Collection[str] | None) -> list[Case]:
+    """Return the cases that `run` tries: those that are named by id or group, and always the first."""
+    return [case for case in CASES if only is None or case is _OPENS or {case.id, case.group} & {*only}]
 
 
 def _try(case: Case, bench: Bench, *, strict: bool) -> CaseResult:
