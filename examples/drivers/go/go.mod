@@ -1,0 +1,3 @@
+module example.com/kmsplug-driver-go
+
+go 1.24
