@@ -17,6 +17,14 @@ func (p *params) get(name string) (any, bool) {
 	return value, value != nil
 }
 
+// failure returns the first member that did not fit, as an error; nil where all did.
+func (p *params) failure() error {
+	if p.refused == nil {
+		return nil
+	}
+	return p.refused
+}
+
 func (p *params) fail(refused *refusal) {
 	if p.refused == nil {
 		p.refused = refused
