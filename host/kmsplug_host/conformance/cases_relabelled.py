@@ -8,7 +8,7 @@ from kmsplug_protocol import AssociatedData, jsonrpc
 from .bench import Bench
 from .case import Cases, Need, offers
 from .cases_hostile import STRINGS
-from .uses import ENCRYPTS, Made, Use, bound, encryptions, two_keys, uses
+from .uses import ENCRYPTS, SAMPLE, Made, Use, bound, encryptions, two_keys, uses
 from .verdict import Failed, Skipped, check
 
 RELABELLED: Final = Cases("relabelled")
@@ -100,7 +100,7 @@ def moved_border(bench: Bench) -> None:
                 if answer.result is None:  # a provider may not know empty names
                     answer.refused("INVALID_ARGUMENT", number=_EITHER)
                     continue
-                made = Made(b"0123456789abcdef", {name: mine}, answer.result)
+                made = Made(SAMPLE, {name: mine}, answer.result)
                 use.require_open(bench.session, key_id, made)
                 again = use.try_open(bench.session, key_id, made, **{name: other})
                 if again.result is not None:
@@ -122,7 +122,7 @@ def hostile_strings(bench: Bench) -> None:
             if answer.result is None:
                 answer.refused("INVALID_ARGUMENT", number=_EITHER)
                 continue
-            made = Made(b"0123456789abcdef", tie, answer.result)
+            made = Made(SAMPLE, tie, answer.result)
             use.require_open(bench.session, key_id, made)
             for other in (text.strip() + "x", text + " ", "\u00e9" if text == "e\u0301" else text[1:] + "!"):
                 if other != text:

@@ -15,7 +15,7 @@ from .case import Need
 from .session import Answer, Session, read_result
 from .verdict import Failed, check
 
-_SAMPLE: Final = b"0123456789abcdef"  # as long as key wrap and every mechanism can take
+SAMPLE: Final = b"0123456789abcdef"  # as long as key wrap and every mechanism can take
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +82,12 @@ class Use:
         """What the key has to be made for."""
         return self.target.usage
 
-    def try_make(self, session: Session, key_id: str, given: bytes = _SAMPLE, **params: Any) -> Answer:
+    def try_make(self, session: Session, key_id: str, given: bytes = SAMPLE, **params: Any) -> Answer:
         """Make something, and see."""
         body = {"key_id": key_id, self.shape.given: given, **self._how(), **params}
         return session.call(self.shape.makes, body)
 
-    def make(self, session: Session, key_id: str, given: bytes = _SAMPLE, **params: Any) -> Made:
+    def make(self, session: Session, key_id: str, given: bytes = SAMPLE, **params: Any) -> Made:
         """Make something; it has to work."""
         result = self.try_make(session, key_id, given, **params).granted()
         read_result(self.shape.makes, result)
