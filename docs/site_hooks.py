@@ -23,7 +23,7 @@ ELSEWHERE: Final = {
 }
 
 _GUIDES: Final = ("quickstart", "concepts", "configuration", "operating", "cli")
-_AUTHORS: Final = ("authoring", "spec")
+_AUTHORS: Final = ("authoring", "conformance", "spec")
 _REFERENCE: Final = ("errors", "envelope")
 _PROJECT: Final = ("security", "changelog", "contributing")
 

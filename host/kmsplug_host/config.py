@@ -291,6 +291,7 @@ class Settings(_Table):
     plugins: dict[_Name, PluginSettings] = Field(min_length=1)
     keystores: dict[_Name, KeystoreSettings] = {}
     catalog: CatalogSettings | None = None
+    driver_folders: list[str] = []
 
     @model_validator(mode="after")
     def _plugins_exist(self) -> "Settings":

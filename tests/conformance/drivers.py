@@ -25,3 +25,8 @@ def failures(report: Report) -> dict[str, str]:
 def skipped(report: Report) -> dict[str, str]:
     """Return what was skipped, and why."""
     return {result.case.id: result.detail for result in report.cases if result.outcome is Outcome.SKIPPED}
+
+
+def untried(report: Report) -> set[str]:
+    """Return the cases that were skipped for what a driver is rather than for an operation that it lacks."""
+    return {case for case, why in skipped(report).items() if not why.startswith("needs ")}

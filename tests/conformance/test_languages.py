@@ -16,6 +16,7 @@ from conformance.drivers import failures, skipped
 from kmsplug_host import Host
 from kmsplug_host.conformance import run
 
+PERL = Path(__file__).resolve().parents[1] / "drivers" / "hmac_driver.pl"
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "drivers"
 
 
@@ -84,6 +85,19 @@ def test_an_example_passes_the_whole_kit(example: Example, tmp_path: Path) -> No
     untried = {case for case, why in skipped(report).items() if not why.startswith("needs ")}
     assert untried <= SIMPLE
     assert len(report.cases) - len(skipped(report)) > 170
+
+
+def test_a_driver_in_a_language_of_neither_sdk_nor_example_passes_the_kit(tmp_path: Path) -> None:
+    """HMAC keys in Perl, written from SPEC.md and the kit's hints."""
+    if subprocess.run(
+        ["perl", "-MJSON::PP", "-MDigest::SHA", "-e", "1"], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("PERL NOT CHECKED: there is no Perl with its standard modules")
+
+    report = run([str(PERL)], {"file": str(tmp_path / "keys.json")}, strict=True, timeout_s=60)
+
+    assert failures(report) == {}
+    assert len(report.cases) - len(skipped(report)) >= 130
 
 
 def test_an_example_works_behind_the_host(example: Example, tmp_path: Path) -> None:

@@ -43,12 +43,13 @@ class Redactor:
     def host(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return a request without its secrets."""
         found: dict[str, Any] = _zeroed(message, _SECRET_PARAMS)
-        config = found.get("params", {}).get("config") if isinstance(found.get("params"), dict) else None
-        if isinstance(config, dict):
+        params = found.get("params")
+        if isinstance(params, dict) and isinstance(config := params.get("config"), dict):
             members = self._schema.get("properties", {})
-            for name, value in config.items():
-                if isinstance(members.get(name), dict) and members[name].get("writeOnly") is True:
-                    config[name] = "0" * len(value) if isinstance(value, str) else 0
+            params["config"] = {
+                name: value if _is_open(value, members.get(name)) else _blank(value)
+                for name, value in config.items()
+            }
         return found
 
     def driver(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +59,21 @@ class Redactor:
             self._schema = result["config_schema"]
         found: dict[str, Any] = _zeroed(message, _SECRET)
         return found
+
+
+def _is_open(value: Any, schema: Any) -> bool:
+    """Tell whether a setting is plainly no secret; one whose schema is not simple may hold one."""
+    text = json.dumps(schema)
+    simple = schema is not None and "writeOnly" not in text and "$ref" not in text
+    return simple and not isinstance(value, (dict, list))
+
+
+def _blank(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _blank(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_blank(inner) for inner in value]
+    return "0" * len(value) if isinstance(value, str) else value
 
 
 def _zeroed(value: Any, secret: frozenset[str], name: str = "") -> Any:

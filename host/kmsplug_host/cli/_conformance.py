@@ -55,7 +55,7 @@ def conformance(
 
     options: Options = context.obj
     settings, sick, wrong = (
-        None if path is None else _read(path) for path in (config, provider, wrong_login)
+        None if path is None else read_settings(path) for path in (config, provider, wrong_login)
     )
     known = {case.id for case in CASES} | {case.group for case in CASES}
     if unknown := {*(only or ())} - known:
@@ -108,7 +108,8 @@ def _write(path: Path, text: str) -> None:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a driver from a file, TOML or JSON."""
     try:
         text = path.read_text(encoding="utf-8")
         document = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)

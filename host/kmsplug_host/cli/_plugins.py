@@ -1,21 +1,27 @@
 """``kmsplug plugin ...``: every plugin is looked at on its own."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from kmsplug_protocol import KEYSTORE_API
 
-from kmsplug_host._launch import available_drivers
+from kmsplug_host._discovery import Available, find
 from kmsplug_host._resolver import Offer
 from kmsplug_host.config import load
 from kmsplug_host.errors import ConfigurationError
 
-from . import _health, _output
+from . import _authoring, _health, _output
 from ._config import Options, find_config
 from ._health import look_at_all, open_plugin, plugin_names, report
 
 app = typer.Typer(help="Look at plugins, each on its own.", no_args_is_help=True)
 app.command("check")(_health.check)
+app.command("new")(_authoring.new)
+app.command("call")(_authoring.call)
+app.command("record")(_authoring.record)
+app.command("replay")(_authoring.replay)
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A plugin of the configuration.")]
 
@@ -24,7 +30,7 @@ _Name = Annotated[str, typer.Argument(metavar="NAME", help="A plugin of the conf
 def list_(
     context: typer.Context,
     available: Annotated[
-        bool, typer.Option("--available", help="List installed drivers instead; none of them is run.")
+        bool, typer.Option("--available", help="List drivers that could be configured instead; none is run.")
     ] = False,
 ) -> None:
     """Start each configured plugin on its own and show how it is.
@@ -33,13 +39,30 @@ def list_(
     """
     options: Options = context.obj
     if available:
-        drivers = sorted(available_drivers().items())
-        if options.json:
-            _output.print_json({"drivers": [{"name": name, "target": target} for name, target in drivers]})
-        else:
-            _output.print_table("Installed drivers", ["DRIVER", "CLASS"], drivers)
+        _list_available(options, find(_driver_folders(options)))
         return
     report(context, look_at_all(context, plugin_names(context), deep=False))
+
+
+def _driver_folders(options: Options) -> list[Path]:
+    """Return where the configuration says that drivers are; nowhere without one."""
+    try:
+        path = find_config(options)
+    except ConfigurationError:
+        if options.config is not None:
+            raise
+        return []
+    source = load(path)
+    return [source.folder / Path(folder).expanduser() for folder in source.settings.driver_folders]
+
+
+def _list_available(options: Options, found: list[Available]) -> None:
+    if options.json:
+        documents = [{key: value for key, value in asdict(one).items() if value is not None} for one in found]
+        _output.print_json({"drivers": documents})
+        return
+    rows = [(one.name, one.kind, one.target, one.sha256, one.problem) for one in found]
+    _output.print_table("Drivers", ["DRIVER", "KIND", "CLASS OR PATH", "SHA256", "PROBLEM"], rows)
 
 
 @app.command("describe")
