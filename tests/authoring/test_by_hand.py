@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kmsplug_host.authoring.recording import Redactor
 from support.cli import SCRIPT, Cli
 
 PLAIN = Path(__file__).resolve().parents[1] / "drivers" / "plain_driver.py"
@@ -56,10 +57,17 @@ def recorded(cli: Cli, driver: Path, requests: list[tuple[str, dict[str, object]
         for number, (method, params) in enumerate(requests)
     ]
     command = [SCRIPT, "plugin", "record", "session.recording", "--", sys.executable, str(driver)]
-    said = "\n".join([*lines, "not a message", ""]).encode()
-    done = subprocess.run(command, cwd=cli.folder, input=said, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    assert len(done.stdout.splitlines()) >= len(requests)
+    with subprocess.Popen(
+        command, cwd=cli.folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as recorder:
+        assert recorder.stdin is not None
+        assert recorder.stdout is not None
+        for line in ("not a message", *lines):  # a driver owes no answers once its stdin has ended
+            recorder.stdin.write(line + "\n")
+            recorder.stdin.flush()
+            assert recorder.stdout.readline()
+        recorder.stdin.close()
+        assert recorder.wait(20) == 0
     return (cli.folder / "session.recording").read_text(encoding="utf-8")
 
 
@@ -94,6 +102,22 @@ def test_no_secret_stands_in_a_recording(cli: Cli) -> None:
     assert '"pin":"00000000000000"' in text
     assert '"plaintext":"AAAAAAAAAAAAAAAAAAAAAA=="' in text
     assert "no such key" in text
+
+
+def test_a_setting_whose_schema_is_not_known_or_not_simple_is_taken_for_a_secret() -> None:
+    """Also where settings come before any schema, or a secret stands deeper in them."""
+    login = {"method": "static", "key": ["canary-1", {"a": "canary-2"}]}
+    request = {"method": "plugin.configure", "params": {"config": {"region": "eu-1", "login": login}}}
+    schema = {"properties": {"region": {"type": "string"}, "login": {"$ref": "#/$defs/Login"}}}
+    redactor = Redactor()
+
+    before = redactor.host(request)
+    redactor.driver({"id": 1, "result": {"config_schema": schema}})
+    after = redactor.host(request)
+
+    assert before["params"]["config"]["region"] == "0000"
+    assert after["params"]["config"]["region"] == "eu-1"
+    assert "canary" not in json.dumps([before, after])
 
 
 def replay(cli: Cli, driver: Path, *options: str, code: int = 0) -> dict[str, object]:
