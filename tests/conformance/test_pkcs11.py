@@ -23,7 +23,8 @@ def test_the_driver_conforms_on(name: str, tmp_path: Path, monkeypatch: pytest.M
     with TOKENS[name](tmp_path) as tokens:
         for variable, value in tokens.env.items():
             monkeypatch.setenv(variable, value)
-        report = run(COMMAND, {**tokens.config, "algorithms": KINDS}, only=only, timeout_s=120)
+        config = {**tokens.config, "algorithms": KINDS}
+        report = run(COMMAND, config, only=only, timeout_s=120, variables=tokens.env)
 
     assert failures(report) == {}
     assert len(skipped(report)) < len(report.cases) / 2

@@ -32,6 +32,10 @@ def conformance(
         Path | None,
         typer.Option("--wrong-login", help="Settings whose login the provider rejects; it is tried once."),
     ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", help="A variable that a vendor's library needs; may be repeated."),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A case, or a group of them; may be repeated.")
     ] = None,
@@ -81,6 +85,7 @@ def conformance(
             only=only,
             provider=sick,
             wrong_login=wrong,
+            variables=env or (),
             strict=strict,
         )
     for path, form in ((junit_file, junit), (report_file, markdown)):

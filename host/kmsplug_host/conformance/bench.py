@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kmsplug_protocol import (
@@ -34,11 +34,13 @@ class Bench:
         timeout_s: How long one case may take.
         provider: Settings in which ``{address}`` stands for a provider's address; None: it has none.
         wrong_login: Settings whose login the provider rejects; None: there are none.
+        variables: Environment variables that a vendor's library needs, beside PATH, HOME and LANG.
 
     Attributes:
         config: Its settings.
         provider: See above.
         wrong_login: See above.
+        variables: See above.
         hello: What it said to `plugin.initialize`.
         opened: What it said to `plugin.configure`.
         capabilities: Its rows, as probed.
@@ -53,13 +55,16 @@ class Bench:
         command: Sequence[str],
         config: Mapping[str, Any],
         timeout_s: float,
+        *,
         provider: Mapping[str, Any] | None = None,
         wrong_login: Mapping[str, Any] | None = None,
+        variables: Collection[str] = (),
     ) -> None:
         self._command = command
         self.config = dict(config)
         self.provider = provider
         self.wrong_login = wrong_login
+        self.variables = tuple(variables)
         self._timeout_s = timeout_s
         self.budget = Budget()
         self.capabilities = Capabilities(())

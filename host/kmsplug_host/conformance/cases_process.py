@@ -42,9 +42,10 @@ def anywhere(bench: Bench) -> None:
 
 @PROCESS.case("bare_environment", "1.3-2 11-1", hint="settings and secrets come by plugin.configure")
 def bare_environment(bench: Bench) -> None:
-    """It works with an environment of PATH, HOME and LANG only."""
+    """It works with an environment of PATH, HOME and LANG, and what its vendor's library is known to need."""
     with tempfile.TemporaryDirectory() as home:
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "LANG": "C.UTF-8"}
+        env |= {name: os.environ[name] for name in bench.variables if name in os.environ}
         with bench.fresh(env) as session:
             session.initialize()
             session.configure(bench.config)

@@ -69,6 +69,7 @@ def data_keys(bench: Bench) -> None:
         tie = bound(target.associated_data, _CAPTIONS[0])
         sealed = bench.session.ask("crypto.generate_data_key", {"key_id": mine, **tie}).ciphertext
         body = {"key_id": mine, "ciphertext": sealed}
+        bench.session.ask("crypto.decrypt", {**body, **tie})
         if tie:
             wrong = bound(target.associated_data, _CAPTIONS[1])
             bench.session.call("crypto.decrypt", {**body, **wrong}).refused("INVALID_CIPHERTEXT")

@@ -99,6 +99,7 @@ def run(
     only: Collection[str] | None = None,
     provider: Mapping[str, Any] | None = None,
     wrong_login: Mapping[str, Any] | None = None,
+    variables: Collection[str] = (),
     strict: bool = False,
 ) -> Report:
     """Try a driver in every way that SPEC.md asks for.
@@ -115,12 +116,15 @@ def run(
         provider: Settings in which ``{address}`` stands for the address of a provider, which is played here:
             a sick one. Default: cases about that are skipped.
         wrong_login: Settings whose login the provider rejects. Default: that is not tried.
+        variables: Names of environment variables that a vendor's library needs; the driver needs no others.
         strict: A case fails in which anything but responses came over stdout; else only the last case tells.
 
     Returns:
         How each case went.
     """
-    bench = Bench(command, config or {}, timeout_s, provider, wrong_login)
+    bench = Bench(
+        command, config or {}, timeout_s, provider=provider, wrong_login=wrong_login, variables=variables
+    )
     results: list[CaseResult] = []
     try:
         for case in selected(only):
