@@ -6,10 +6,10 @@ from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism
 from kmsplug_protocol.framing import MAX_INTEGER
 
 _RSA = frozenset({KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096})
-_CURVES = {
-    Mechanism.ECDSA_SHA_256: KeyAlgorithm.EC_P256,
-    Mechanism.ECDSA_SHA_384: KeyAlgorithm.EC_P384,
-    Mechanism.ECDSA_SHA_512: KeyAlgorithm.EC_P521,
+_EC = {
+    Mechanism.ECDSA_SHA_256: frozenset({KeyAlgorithm.EC_P256, KeyAlgorithm.EC_SECP256K1}),
+    Mechanism.ECDSA_SHA_384: frozenset({KeyAlgorithm.EC_P384}),
+    Mechanism.ECDSA_SHA_512: frozenset({KeyAlgorithm.EC_P521}),
 }
 
 
@@ -95,10 +95,10 @@ def algorithms_of(mechanism: Mechanism) -> frozenset[KeyAlgorithm]:
     """Return the algorithms of the keys that a mechanism is for."""
     if mechanism.startswith("RSA_"):
         return _RSA
-    if mechanism in _CURVES:
-        return frozenset({_CURVES[mechanism]})
+    if mechanism in _EC:
+        return _EC[mechanism]
     if mechanism is Mechanism.ECDH:
-        return frozenset({*_CURVES.values(), KeyAlgorithm.X25519})
+        return frozenset({KeyAlgorithm.X25519}).union(*_EC.values())
     if mechanism is Mechanism.AES_256_KWP:
         return frozenset({KeyAlgorithm.AES_256_KW})
     return frozenset({KeyAlgorithm(mechanism.value)})

@@ -89,5 +89,5 @@ class Shim:
 _A: Final = KeyAlgorithm
 
 RSA: Final = frozenset({_A.RSA_2048, _A.RSA_3072, _A.RSA_4096})
-EC: Final = frozenset({_A.EC_P256, _A.EC_P384, _A.EC_P521})
+EC: Final = frozenset({_A.EC_P256, _A.EC_SECP256K1, _A.EC_P384, _A.EC_P521})
 CIPHERS: Final = RSA | {_A.AES_128_GCM, _A.AES_256_GCM}

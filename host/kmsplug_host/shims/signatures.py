@@ -18,11 +18,18 @@ _DEFAULTS: Final = {
     KeyAlgorithm.RSA_3072: Mechanism.RSA_PSS_SHA_256,
     KeyAlgorithm.RSA_4096: Mechanism.RSA_PSS_SHA_256,
     KeyAlgorithm.EC_P256: Mechanism.ECDSA_SHA_256,
+    KeyAlgorithm.EC_SECP256K1: Mechanism.ECDSA_SHA_256,
     KeyAlgorithm.EC_P384: Mechanism.ECDSA_SHA_384,
     KeyAlgorithm.EC_P521: Mechanism.ECDSA_SHA_512,
     KeyAlgorithm.ED25519: Mechanism.ED25519,
+    KeyAlgorithm.ML_DSA_44: Mechanism.ML_DSA_44,
     KeyAlgorithm.ML_DSA_65: Mechanism.ML_DSA_65,
+    KeyAlgorithm.ML_DSA_87: Mechanism.ML_DSA_87,
 }
+
+_OF_WHOLE_MESSAGES: Final = frozenset({
+    Mechanism.ED25519, Mechanism.ML_DSA_44, Mechanism.ML_DSA_65, Mechanism.ML_DSA_87,
+})  # fmt: skip
 
 SIGNERS: Final = frozenset(_DEFAULTS)
 """Algorithms of the keys that sign."""
@@ -35,7 +42,7 @@ def default_mechanism(algorithm: KeyAlgorithm) -> Mechanism | None:
 
 def fits(mechanism: Mechanism, algorithm: KeyAlgorithm) -> bool:
     """Tell whether a mechanism makes signatures, with keys of this algorithm."""
-    signs = mechanism.startswith(_WITH_A_HASH) or mechanism in (Mechanism.ED25519, Mechanism.ML_DSA_65)
+    signs = mechanism.startswith(_WITH_A_HASH) or mechanism in _OF_WHOLE_MESSAGES
     return signs and algorithm in algorithms_of(mechanism)
 
 
@@ -83,7 +90,13 @@ def _checker(
             return lambda: key.verify(signature, message or b"")
         from cryptography.hazmat.primitives.asymmetric import mldsa  # noqa: PLC0415 - not in every build
 
-        if isinstance(key, mldsa.MLDSA65PublicKey) and mechanism is Mechanism.ML_DSA_65:
+        own: dict[Mechanism, type] = {
+            Mechanism.ML_DSA_44: mldsa.MLDSA44PublicKey,
+            Mechanism.ML_DSA_65: mldsa.MLDSA65PublicKey,
+            Mechanism.ML_DSA_87: mldsa.MLDSA87PublicKey,
+        }
+        lattice = (mldsa.MLDSA44PublicKey, mldsa.MLDSA65PublicKey, mldsa.MLDSA87PublicKey)
+        if isinstance(key, lattice) and isinstance(key, own.get(mechanism, ())):
             return lambda: key.verify(signature, message or b"")
         raise ValueError("a public key of another kind")
     known: dict[str, hashes.HashAlgorithm] = {
