@@ -191,6 +191,11 @@ def available_drivers() -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=DRIVER_GROUP)}
 
 
+def describe_command(target: str) -> list[str]:
+    """Return how to let an installed driver describe itself, with no settings and no host."""
+    return [sys.executable, "-I", "-m", "kmsplug_sdk", target, "--describe"]
+
+
 def _find_program(program: str, folder: Path, key: str) -> str:
     if os.sep in program:
         path = folder / program

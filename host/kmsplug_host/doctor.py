@@ -267,12 +267,15 @@ def _usable_key(keystore: Keystore) -> str | None:
 
 
 def _operations(keystore: Keystore) -> Iterator[Finding]:
-    offered = {row.operation for row in keystore.capabilities}
-    missing = [operation.wire for operation in KEYSTORE_API if operation.wire not in offered]
-    text = f"{len(offered)} by the provider"
-    if missing:
-        text += f", {len(missing)} by nobody: {', '.join(missing)}"
-    yield Finding("operations", keystore.name, Verdict.WELL, text)
+    by_whom: dict[str, list[str]] = {}
+    for operation in KEYSTORE_API:
+        by_whom.setdefault(keystore.can_do(operation.wire).how, []).append(operation.wire)
+    native, nobody = by_whom.pop("native", []), by_whom.pop("no", [])
+    parts = [f"{len(native)} by the provider"]
+    parts += [f"{', '.join(operations)} by {shim}" for shim, operations in by_whom.items()]
+    if nobody:
+        parts.append(f"{len(nobody)} by nobody: {', '.join(nobody)}")
+    yield Finding("operations", keystore.name, Verdict.WELL, "; ".join(parts))
 
 
 def _failed(check: str, subject: str, error: KmsplugError) -> Iterator[Finding]:

@@ -76,6 +76,18 @@ def test_installed_drivers_are_listed_without_being_run(cli: Cli) -> None:
     assert "local" in drivers
 
 
+def test_installed_drivers_are_described_without_a_configuration(cli: Cli) -> None:
+    (cli.folder / "plugins.toml").unlink()
+
+    drivers = {item["name"]: item for item in cli.json("plugin", "describe", "--drivers")["drivers"]}
+
+    told = {row["operation"]: row["executed_by"] for row in drivers["local"]["operations"]}
+    assert told["crypto.encrypt"] == "native"
+    assert told["keystore.provision"] is None
+    assert all(row["executed_by"] or row["reason"] for row in drivers["local"]["operations"])
+    assert b"--drivers" in cli("plugin", "describe", code=2).stderr
+
+
 def test_an_unknown_plugin_names_the_known_ones(cli: Cli) -> None:
     assert "local" in cli.error("plugin", "check", "nowhere", code=2)["message"]
     assert "local" in cli.error("plugin", "describe", "nowhere", code=2)["message"]

@@ -72,6 +72,7 @@ def test_the_table_says_who_does_what(tab: Browser) -> None:
 
     assert header == ["operation", "well", "ill", "gone"]
     assert rows["crypto.encrypt"] == ["native", "native", "not known"]
+    assert rows["crypto.reencrypt"] == ["native", "shim:reencrypt@1", "not known"]
     assert rows["keystore.provision"][0] == "no"
 
 

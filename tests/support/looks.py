@@ -19,6 +19,7 @@ DEGRADED: dict[str, Any] = {
     "http_status": 503,
     "message": "<script>alert(1)</script> the region is down",
 }
+GAP = {"operations": ["crypto.reencrypt"]}
 NEVER = 3600.0
 """Seconds between looks where the test does the looking."""
 
@@ -59,7 +60,7 @@ def three_plugins(folder: Path) -> Iterator[Served]:
     settings = {
         "plugins": {
             "well": {"driver": "local", "config": {"path": str(folder / "store")}},
-            "ill": {"driver": "mock", "config": {"scenario": {"rule": [DEGRADED]}}},
+            "ill": {"driver": "mock", "config": {"scenario": {"rule": [DEGRADED], "gap": [GAP]}}},
             "gone": {"command": ["/bin/false"], "isolation": "process", "max_crashes": 0},
         }
     }

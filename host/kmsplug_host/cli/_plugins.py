@@ -14,6 +14,7 @@ from kmsplug_host.errors import ConfigurationError
 
 from . import _authoring, _health, _output
 from ._config import Options, find_config
+from ._drivers import describe_drivers
 from ._health import look_at_all, open_plugin, plugin_names, report
 
 app = typer.Typer(help="Look at plugins, each on its own.", no_args_is_help=True)
@@ -66,11 +67,24 @@ def _list_available(options: Options, found: list[Available]) -> None:
 
 
 @app.command("describe")
-def describe(context: typer.Context, name: _Name) -> None:
+def describe(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A plugin of the configuration.")
+    ] = None,
+    drivers: Annotated[
+        bool, typer.Option("--drivers", help="All installed drivers instead, by what they declare.")
+    ] = False,
+) -> None:
     """Show who does each operation: the provider, a shim of the host, or nobody; with limits and the reason.
 
     Example: kmsplug plugin describe local
     """
+    if drivers:
+        describe_drivers(context)
+        return
+    if name is None:
+        raise typer.BadParameter("name a plugin of the configuration, or say --drivers")
     with open_plugin(context, name) as host:
         status = host.plugins()[0]
         keystore = host.keystore(host.keystores()[0])

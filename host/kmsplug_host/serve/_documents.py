@@ -1,6 +1,6 @@
 """What is known about plugins and keystores as one JSON document; the page shows the same."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -81,10 +81,6 @@ def _failure(failure: CallFailure | None) -> dict[str, Any] | None:
 
 
 def _keystore(keystore: Keystore, stats: KeystoreStats) -> dict[str, Any]:
-    try:
-        offered = {row.operation for row in keystore.capabilities}
-    except PluginUnavailable:  # it has never been ready
-        offered = None
     return {
         "name": stats.keystore,
         "plugin": keystore.settings.plugin,
@@ -97,14 +93,15 @@ def _keystore(keystore: Keystore, stats: KeystoreStats) -> dict[str, Any]:
         "in_flight": stats.in_flight,
         "queued": stats.queued,
         "data_keys": {"kept": stats.data_keys, "hits": stats.data_key_hits, "misses": stats.data_key_misses},
-        "operations": {row.wire: _executor(row, offered) for row in KEYSTORE_API},
+        "operations": {row.wire: _executor(keystore, row) for row in KEYSTORE_API},
     }
 
 
-def _executor(operation: Operation, offered: Collection[str] | None) -> str:
-    if offered is None:
+def _executor(keystore: Keystore, operation: Operation) -> str:
+    try:
+        return keystore.can_do(operation.wire).how
+    except PluginUnavailable:  # it has never been ready
         return "not known"
-    return "native" if operation.wire in offered else "no"
 
 
 def _ms(seconds: float | None) -> float | None:
