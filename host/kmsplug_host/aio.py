@@ -89,12 +89,13 @@ class AsyncHost:
         source: str | Path | Mapping[str, Any],
         *,
         keystores: Collection[str] | None = None,
+        all_ready: bool = True,
         most_at_once: int = _MOST_AT_ONCE,
     ) -> Self:
         """Start the configured plugins and return when all are ready: all or nothing. See `Host.open`."""
         # Shielded: a host that is being opened belongs to nobody yet, so nobody else could close it.
         with shielded():
-            host = await Workers(1).run(Host.open, source, keystores=keystores)
+            host = await Workers(1).run(Host.open, source, keystores=keystores, all_ready=all_ready)
         return cls(host, most_at_once=most_at_once)
 
     async def __aenter__(self) -> Self:
