@@ -255,7 +255,8 @@ def _key_access(keystore: Keystore) -> Iterator[Finding]:
             "stop using it",
         )
         return
-    text = f"encrypted and decrypted with {key_id}, version {sealed.key_version}, by {sealed.executed_by}"
+    by_whom = "the provider" if sealed.executed_by == "native" else sealed.executed_by
+    text = f"encrypted and decrypted with {key_id}, version {sealed.key_version}, by {by_whom}"
     yield Finding("key access", keystore.name, Verdict.WELL, text)
 
 

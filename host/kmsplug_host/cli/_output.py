@@ -141,7 +141,8 @@ def report_error(error: KmsplugError, *, as_json: bool) -> None:
 
 
 _STYLES = {
-    "READY": "green", "ACTIVE": "green", "healthy": "green", "yes": "green",
+    "READY": "green", "ACTIVE": "green", "healthy": "green", "yes": "green", "well": "green",
+    "native": "green", "advice": "yellow", "wrong": "red",
     "STARTING": "yellow", "BACKOFF": "yellow", "DEGRADED": "yellow",
     "SUSPENDED": "yellow", "DEACTIVATED": "cyan",
     "QUARANTINED": "red", "COMPROMISED": "red", "DESTROYED": "red", "unhealthy": "red", "FAILED": "red",
