@@ -1,14 +1,34 @@
 """What is seen of a call from outside: its time and its end in a meter, and a span where somebody traces."""
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Final, ParamSpec, TypeVar
 
 from . import _tracing
 from ._meter import Meter
+from .errors import InvalidCiphertext
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+_refusal_wanted: Final = ContextVar("kmsplug_refusal_wanted", default=False)
+
+
+@contextlib.contextmanager
+def refusal_wanted() -> Iterator[None]:
+    """Ask a provider in this block for what it has to refuse: that it does is not counted as a failure."""
+    token = _refusal_wanted.set(True)
+    try:
+        yield
+    finally:
+        _refusal_wanted.reset(token)
+
+
+def is_wanted(error: BaseException) -> bool:
+    """Tell whether an error is the refusal that was asked for."""
+    return isinstance(error, InvalidCiphertext) and _refusal_wanted.get()
 
 
 class Observer:
@@ -39,9 +59,10 @@ class Observer:
         try:
             result = work(*arguments, **named)
         except BaseException as error:
-            self.meter.record(operation, self._now() - began, error)
+            failure = None if is_wanted(error) else error
+            self.meter.record(operation, self._now() - began, failure)
             if span is not None:
-                span.end(error)
+                span.end(failure)
             raise
         self.meter.record(operation, self._now() - began)
         if span is not None:

@@ -63,6 +63,8 @@ def test_a_healthy_plugin_has_a_line_of_latencies_and_its_checks(tab: Browser) -
 
     assert points == 4
     assert " ms, at most " in tab.texts(f"{card('well')} figcaption")[0]
+    # That the provider refused another context, as the host made sure, is no failure.
+    assert tab.texts(f"{card('well')} .note.failure") == []
     assert any("cryptography: well" in text for text in tab.texts(f"{card('well')} .checks li"))
 
 

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from kmsplug_protocol import ErrorCode, Model, Operation
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._observe import Observer
+from kmsplug_host._observe import Observer, is_wanted
 from kmsplug_host.config import KeystoreSettings, PluginSettings
 from kmsplug_host.errors import KmsplugError, PluginError
 
@@ -144,7 +144,9 @@ class Guard:
         )
 
     def count(self, error: KmsplugError) -> None:
-        """Count a failure."""
+        """Count a failure, if it is one."""
+        if is_wanted(error):
+            return
         with self._counting:
             self._failures[error.code] += 1
 

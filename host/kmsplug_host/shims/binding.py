@@ -9,6 +9,7 @@ from typing import Any
 from kmsplug_protocol import AssociatedData, Capability
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._observe import refusal_wanted
 from kmsplug_host.errors import InvalidCiphertext, ShimFailed
 
 from . import envelope_format as fmt
@@ -54,15 +55,16 @@ def prove(
     if name in provider.proven:
         return
     try:
-        (ask or provider.ask)(
-            "crypto.decrypt",
-            deadline,
-            key_id=key_id,
-            key_version=made.key_version,
-            mechanism=row.mechanism,
-            ciphertext=made.ciphertext,
-            **_other(bound),
-        )
+        with refusal_wanted():
+            (ask or provider.ask)(
+                "crypto.decrypt",
+                deadline,
+                key_id=key_id,
+                key_version=made.key_version,
+                mechanism=row.mechanism,
+                ciphertext=made.ciphertext,
+                **_other(bound),
+            )
     except InvalidCiphertext:
         provider.proven.add(name)
         return

@@ -8,6 +8,7 @@ from typing import Any, Final
 from kmsplug_protocol import AssociatedData, Capability, Key, cobblestone
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._observe import refusal_wanted
 from kmsplug_host.errors import (
     InvalidArgument,
     InvalidCiphertext,
@@ -338,14 +339,15 @@ def prove_binding(
         return
     other = bytes([label[0] ^ 1]) + label[1:]
     try:
-        keystore.native_decrypt(
-            recipient.key_id,
-            ciphertext,
-            key_version=recipient.key_version,
-            mechanism=row.mechanism,
-            deadline=deadline,
-            **fmt.provider_arguments(recipient.bind, other, bound),
-        )
+        with refusal_wanted():
+            keystore.native_decrypt(
+                recipient.key_id,
+                ciphertext,
+                key_version=recipient.key_version,
+                mechanism=row.mechanism,
+                deadline=deadline,
+                **fmt.provider_arguments(recipient.bind, other, bound),
+            )
     except InvalidCiphertext:
         keystore.set_proven(recipient.algorithm)
         return
