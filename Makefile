@@ -57,7 +57,7 @@ docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.
 	@$(BIN)/python -m kmsplug_protocol.error_docs docs/errors.md
 	@$(BIN)/python host/write_async.py
 	@KMSPLUG_WRITE_TABLES=1 $(BIN)/python -m pytest -q tests/process/test_isolation_levels.py tests/process/test_orphans.py \
-	tests/cli/test_drivers_table.py
+	tests/docs/test_drivers_table.py
 
 site: $(VENV)/.dev ## the documentation site, into build/site; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -2,7 +2,6 @@
 
 import subprocess
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any, Final
 
 import typer
@@ -19,8 +18,6 @@ from . import _output
 from ._config import Options
 
 _DESCRIBE_S: Final = 60.0
-# Also those that keep something in a catalog, where there are such.
-_WITH_ALL_SHIMS: Final[dict[str, Any]] = {"catalog": True} if "catalog" in signature(offer).parameters else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def _declared(name: str, target: str) -> _Declared:
             hint=f"install its extra; it says: {_output.safe(last)}",
         ) from None
     rows, settings = Rows(told.capabilities), KeystoreSettings(plugin=name)
-    offers = tuple(offer(rows, settings, operation.wire, **_WITH_ALL_SHIMS) for operation in KEYSTORE_API)
+    offers = tuple(offer(rows, settings, operation.wire, catalog=True) for operation in KEYSTORE_API)
     return _Declared(name, told.driver.version, offers)
 
 
