@@ -15,30 +15,29 @@ from ._records import Note, Record
 
 
 def made_by(versions: Sequence[Record], change: str) -> Record | None:
-    """Return the version that a change made, where its note says so."""
-    return next(
-        (one for one, explained in _explained(versions) if explained and one.note.made_by == change), None
-    )
+    """Return the version that a change made, where its note says so; a copy stands behind its original."""
+    return next((one for one in versions if one.note.made_by == change), None)
 
 
-def outcome(versions: Sequence[Record], change: str) -> Outcome:
-    """Tell what became of a rotation that no version's note names as its maker.
+def inferred(versions: Sequence[Record], change: str) -> tuple[Outcome, Record | None]:
+    """Tell what became of a rotation that no version's note names as its maker, and which version it made.
 
     Args:
         versions: All of them, oldest first.
         change: The digest of the change.
     """
-    unexplained = [place for place, (_, explained) in enumerate(_explained(versions)) if not explained]
-    begun = next((place for place, one in enumerate(versions) if change in one.note.pending), None)
-    if begun is None:
+    unexplained = _unexplained(versions)
+    begun_at = next((place for place, one in enumerate(versions) if change in one.note.pending), None)
+    if begun_at is None:
         # Pending notes come first, so it was never begun; unless somebody wrote over the note meanwhile, and
         # then there is a version that none explains.
-        return Outcome.UNKNOWN if unexplained else Outcome.NOT_APPLIED
-    after = [place for place in unexplained if place > begun]
+        return Outcome.UNKNOWN if unexplained else Outcome.NOT_APPLIED, None
+    after = [place for place in unexplained if place > begun_at]
     if not after:
-        return Outcome.NOT_APPLIED
-    alone = len(after) == 1 and versions[begun].note.pending == (change,)
-    return Outcome.APPLIED if alone else Outcome.UNKNOWN
+        return Outcome.NOT_APPLIED, None
+    if len(after) > 1 or versions[begun_at].note.pending != (change,):
+        return Outcome.UNKNOWN, None
+    return Outcome.APPLIED, versions[after[0]]
 
 
 def begun(versions: Sequence[Record], change: str | None) -> Note:
@@ -50,18 +49,17 @@ def begun(versions: Sequence[Record], change: str | None) -> Note:
     return note if change is None or change in open_ else replace(note, pending=(*open_, change))
 
 
-def finished(versions: Sequence[Record], change: str | None) -> Note:
+def finished(before: Sequence[Record], change: str | None) -> Note:
     """Return the note of the version that a rotation made.
 
     Args:
-        versions: Those before it, oldest first.
+        before: Those before it, oldest first.
         change: What made it.
     """
-    last = versions[-1]
-    first = versions[0]
+    last, first = before[-1], before[0]
     return Note(
         algorithm=last.note.algorithm,
-        generation=max([len(versions), *(one.note.generation for one in versions)]) + 1,
+        generation=max([len(before), *(one.note.generation for one in before)]) + 1,
         created_by=last.note.created_by,
         made_by=change or "",
         born=last.note.born or (first.created if first.note.generation == 1 else 0),
@@ -69,12 +67,13 @@ def finished(versions: Sequence[Record], change: str | None) -> Note:
     )
 
 
-def _explained(versions: Sequence[Record]) -> list[tuple[Record, bool]]:
-    """Return the versions, each with whether a note tells what made it; a copied note tells nothing."""
-    seen: set[int] = set()
+def _unexplained(versions: Sequence[Record]) -> list[int]:
+    """Return the places of versions of which no note tells what made them; a copied note tells nothing."""
+    seen: set[tuple[int, str]] = set()
     found = []
     for place, one in enumerate(versions):
-        generation = one.note.generation
-        found.append((one, place == 0 or (generation > 0 and generation not in seen)))
-        seen.add(generation)
+        told = one.note.generation, one.note.made_by
+        if place > 0 and (not one.note.generation or told in seen):
+            found.append(place)
+        seen.add(told)
     return found

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from kmsplug_protocol import ErrorCode, Key, KeyState
+from kmsplug_protocol import ErrorCode, Key, KeyState, Outcome
 from kmsplug_sdk import DriverError
 from kmsplug_sdk.call import current_call
 
@@ -117,6 +117,26 @@ class Vault:
         """Change attributes or tags of one version, and return it."""
         answer = self.client.call(operation, "PATCH", f"/keys/{record.name}/{record.version}", members)
         return read(answer.body), answer
+
+    def retire_wrapping_keys(self, operation: str, record: Record) -> None:
+        """Disable what material of a key was wrapped under, where that was not done yet."""
+        for item in self.items(operation, f"/keys/{record.name}/versions"):
+            one = read(item)
+            if one.note.waits_for and one.enabled:
+                self.update(operation, one, attributes={"enabled": False})
+
+    def set_policy(self, name: str) -> None:
+        """Give a new key the rotation policy of the settings, if they have one."""
+        days = self.config.rotate_after_days
+        if days is not None:
+            action = {"trigger": {"timeAfterCreate": f"P{days}D"}, "action": {"type": "Rotate"}}
+            policy = {"lifetimeActions": [action], "attributes": {}}
+            try:
+                self.client.call("key.create", "PUT", f"/keys/{name}/rotationpolicy", policy)
+            except DriverError as error:
+                # The key is there, whatever kept its policy from being set.
+                error.data = error.data.model_copy(update={"outcome": Outcome.UNKNOWN})
+                raise
 
     def is_deleted(self, operation: str, name: str) -> bool:
         """Tell whether a key is among the deleted ones."""

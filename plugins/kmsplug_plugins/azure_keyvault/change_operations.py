@@ -1,5 +1,6 @@
 """Rotating, and telling what became of a change whose answer was lost."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from kmsplug_protocol import ErrorCode, Key, KeyParams, KeyState, Outcome, ReconcileParams, ReconcileResult
@@ -9,8 +10,9 @@ from . import _rotations as rotations
 from ._capabilities import offers
 from ._changes import Changes
 from ._making import NAME_PREFIX
-from ._records import digest, read, refusal
+from ._records import Record, digest, read, refusal
 from ._vault import Vault
+from ._wire import Answer
 
 
 class ChangeOperations:
@@ -24,7 +26,8 @@ class ChangeOperations:
         """Make a new current version; the older ones stay usable. It is made once for each change."""
         operation = "key.rotate"
         change = None if request.change_key is None else digest(request.change_key)
-        with self._changing.of(change):
+        name = self._vault.name(request.key_id)
+        with self._changing.of(change), self._changing.of(f"rotate {name}"):
             current, answer = self._vault.live(operation, request.key_id)
             if current.state not in (KeyState.ACTIVE, KeyState.DEACTIVATED):
                 raise refusal(current)
@@ -34,14 +37,34 @@ class ChangeOperations:
                     f"the material of key {current.name} was imported: import other material into a new key",
                 )
             versions = self._vault.versions(operation, current)
-            if change is not None and rotations.made_by(versions, change) is not None:
-                return self._vault.described(current, answer)
+            if change is not None and self._was_made(operation, versions, change) is Outcome.APPLIED:
+                return self._vault.described(*self._vault.live(operation, name))
             note = rotations.begun(versions, change)
             if note != current.note:
                 self._vault.update(operation, current, tags=current.with_note(note).all_tags())
             answer = self._vault.client.call(operation, "POST", f"/keys/{current.name}/rotate")
-            new = replace(read(answer.body), tags=current.tags, note=rotations.finished(versions, change))
-            return self._vault.described(*self._vault.update(operation, new, tags=new.all_tags()))
+            return self._vault.described(*self._finish(operation, read(answer.body), versions, change))
+
+    def _was_made(self, operation: str, versions: Sequence[Record], change: str) -> Outcome:
+        """Tell whether a rotation was carried out; one that was interrupted then is finished."""
+        if rotations.made_by(versions, change) is not None:
+            return Outcome.APPLIED
+        outcome, made = rotations.inferred(versions, change)
+        if made is not None:
+            self._finish(operation, made, versions[: versions.index(made)], change)
+        return outcome
+
+    def _finish(
+        self, operation: str, made: Record, before: Sequence[Record], change: str | None
+    ) -> tuple[Record, Answer]:
+        """Give the version that a rotation made its tags and its note."""
+        new = replace(made, tags=before[-1].tags, note=rotations.finished(before, change))
+        try:
+            return self._vault.update(operation, new, tags=new.all_tags())
+        except DriverError as error:
+            # The version is there, whatever kept its tags from being written.
+            error.data = error.data.model_copy(update={"outcome": Outcome.UNKNOWN})
+            raise
 
     @offers("key.reconcile")
     def reconcile(self, request: ReconcileParams) -> ReconcileResult:
@@ -74,20 +97,23 @@ class ChangeOperations:
                     if (record := read(item)).note.created_by == change
                 ]
             else:
+                self._vault.set_policy(found.name)
                 return ReconcileResult(outcome=Outcome.APPLIED, key=self._vault.described(found, answer))
         return ReconcileResult(outcome=Outcome.NOT_APPLIED)
 
     def _rotated(self, key_id: str, change: str) -> ReconcileResult:
-        current, answer = self._vault.live("key.reconcile", key_id)
+        current, _ = self._vault.live("key.reconcile", key_id)
         versions = self._vault.versions("key.reconcile", current)
-        known = rotations.made_by(versions, change) is not None
-        outcome = Outcome.APPLIED if known else rotations.outcome(versions, change)
-        key = self._vault.described(current, answer) if outcome is Outcome.APPLIED else None
-        return ReconcileResult(outcome=outcome, key=key)
+        outcome = self._was_made("key.reconcile", versions, change)
+        if outcome is not Outcome.APPLIED:
+            return ReconcileResult(outcome=outcome)
+        current, answer = self._vault.live("key.reconcile", key_id)
+        return ReconcileResult(outcome=outcome, key=self._vault.described(current, answer))
 
     def _imported(self, key_id: str, change: str) -> ReconcileResult:
         current, answer = self._vault.live("key.reconcile", key_id)
         if current.note.made_by == change and not current.note.waits_for:
+            self._vault.retire_wrapping_keys("key.reconcile", current)
             return ReconcileResult(outcome=Outcome.APPLIED, key=self._vault.described(current, answer))
         waiting = bool(current.note.waits_for)
         return ReconcileResult(outcome=Outcome.NOT_APPLIED if waiting else Outcome.UNKNOWN)

@@ -30,6 +30,7 @@ from .key_operations import KeyOperations
 from .lifecycle_operations import LifecycleOperations
 
 _PROBE: Final = b"kmsplug health check"
+_NETWORK: Final = ("ForbiddenByFirewall", "ForbiddenByConnection")
 _FOR_EMULATORS: Final = (
     "verify_challenge_resource is off, which is for emulators: a vault of Azure needs it on"
 )
@@ -102,8 +103,16 @@ class AzureKeyVaultDriver(
     def _recoverable(self, vault: Vault) -> int:
         try:
             items, _, _ = vault.page("plugin.configure", "/keys", 1, None)
-        except DriverError:
+        except DriverError as error:
+            if error.code is ErrorCode.ACCESS_DENIED and _code(error) not in _NETWORK:
+                return (
+                    vault.config.recoverable_days
+                )  # logged in, with rights to use keys and not to list them
             vault.client.close()
             raise
         told = [read(item).attributes.get("recoverableDays") for item in items]
         return next((int(days) for days in told if days), vault.config.recoverable_days)
+
+
+def _code(error: DriverError) -> str | None:
+    return None if error.data.vendor is None else error.data.vendor.code

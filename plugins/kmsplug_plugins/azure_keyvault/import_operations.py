@@ -21,6 +21,7 @@ from kmsplug_protocol import (
     GetImportParametersResult,
     ImportKeyParams,
     Key,
+    Outcome,
     Protection,
 )
 from kmsplug_sdk import DriverError
@@ -87,8 +88,14 @@ class ImportOperations:
                 "tags": record.with_note(note).all_tags(),
             }
             answer = self._vault.client.call(operation, "PUT", f"/keys/{record.name}", body, withhold=True)
-            self._vault.update(operation, record, attributes={"enabled": False})
-            return self._vault.described(read(answer.body), answer)
+            made = read(answer.body)
+            try:
+                self._vault.retire_wrapping_keys(operation, made)
+            except DriverError as error:
+                # The material is in, whatever kept the wrapping key from being disabled.
+                error.data = error.data.model_copy(update={"outcome": Outcome.UNKNOWN})
+                raise
+            return self._vault.described(made, answer)
 
     def _material(self, record: Record, wrapped: bytes) -> dict[str, Any]:
         """Return the material as the service takes it, checked where it can be.

@@ -239,6 +239,27 @@ def test_deleted_keys_that_may_not_be_seen_are_keys_that_are_not_there(
     assert driver.refused("key.get", key_id="unseen")["code"] == "KEY_NOT_FOUND"
 
 
+def test_those_who_only_use_keys_list_the_live_ones(fake: AzureFake) -> None:
+    denied = '{"error":{"code":"Forbidden","message":"m","innererror":{"code":"ForbiddenByRbac"}}}'
+    with session(HSM) as driver:
+        key = driver.make("EC_P256", "SIGN_VERIFY")
+        fake.script("^GET /deletedkeys ?", status=403, body=denied)
+
+        assert key["key_id"] in [one["key_id"] for one in walk(driver)]
+
+
+def test_rights_to_use_keys_without_listing_them_are_enough(fake: AzureFake) -> None:
+    body = '{"error":{"code":"Forbidden","message":"m","innererror":{"code":"%s"}}}'
+    fake.script("^GET /keys$", status=403, body=body % "ForbiddenByRbac")
+    with session() as driver:
+        key = driver.make()
+        driver.ask("crypto.encrypt", key_id=key["key_id"], plaintext="AAAA")
+
+    fake.script("^GET /keys$", status=403, body=body % "ForbiddenByFirewall")
+    with pytest.raises(AssertionError, match="ACCESS_DENIED"), session():
+        pass
+
+
 def test_a_backup_brings_a_purged_key_back_with_all_its_versions(fake: AzureFake, driver: Session) -> None:
     key = driver.make()
     sealed = driver.ask("crypto.encrypt", key_id=key["key_id"], plaintext="AAAA")["ciphertext"]
@@ -254,6 +275,18 @@ def test_a_backup_brings_a_purged_key_back_with_all_its_versions(fake: AzureFake
 
     assert driver.ask("crypto.decrypt", key_id=key["key_id"], ciphertext=sealed)["plaintext"] == "AAAA"
     assert driver.refused("key.restore", backup=b64(b"no backup"))["code"] == "INVALID_ARGUMENT"
+
+
+def test_a_policy_that_could_not_be_set_is_set_when_the_key_is_asked_about(fake: AzureFake) -> None:
+    with session(rotate_after_days=30) as driver:
+        fake.script("rotationpolicy", status=503)
+        create = {"algorithm": "EC_P256", "meta": {"idempotency_key": "with policy"}}
+        assert driver.refused("key.create", **create)["outcome"] == "unknown"
+
+        found = driver.ask("key.reconcile", method="key.create", idempotency_key="with policy")
+
+    assert found["outcome"] == "applied"
+    assert fake.vault.keys[found["key"]["name"]].policy is not None
 
 
 def test_new_keys_get_the_rotation_policy_of_the_settings(fake: AzureFake) -> None:
@@ -359,7 +392,10 @@ def test_an_import_whose_answer_was_lost_is_found(fake: AzureFake, driver: Sessi
 
     driver.refused("key.import", **body, wrapped_key=sealed, meta={"idempotency_key": "import lost"})
 
-    assert driver.ask("key.reconcile", **asked)["outcome"] == "applied"
+    found = driver.ask("key.reconcile", **asked)
+    assert found["outcome"] == "applied"
+    wrapping, _ = fake.vault.keys[found["key"]["name"]].versions
+    assert wrapping.attributes["enabled"] is False
 
 
 def test_what_goes_into_an_hsm_is_opened_in_there_and_nowhere_else(fake: AzureFake, hsm: Session) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -250,7 +251,7 @@ class TestRotation:
     def test_a_rotation_whose_answer_was_lost_is_found_and_not_made_twice(
         self, fake: AzureFake, driver: Session
     ) -> None:
-        key = driver.make()
+        key = driver.make(tags={"team": "payments"})
         driver.ask("key.rotate", key_id=key["key_id"], **change("one before"))
         fake.script(f"^POST /keys/{key['name']}/rotate", after=True)
 
@@ -259,7 +260,39 @@ class TestRotation:
 
         answer = ask_about(driver, key, "lost")
         assert (answer["outcome"], answer["key"]["key_version"]) == ("applied", versions(fake, key)[-1])
+        assert answer["key"]["tags"] == {"team": "payments"}  # which the service may not have copied
+        again = driver.ask("key.rotate", key_id=key["key_id"], **change("lost"))
+        assert again["key_version"] == answer["key"]["key_version"]
         assert len(versions(fake, key)) == 3
+
+    def test_a_rotation_repeated_without_asking_is_finished_and_not_made_twice(
+        self, fake: AzureFake, driver: Session
+    ) -> None:
+        key = driver.make(tags={"team": "payments"})
+        fake.script("^PATCH", times=2, status=403, body='{"error":{"code":"Forbidden","message":"m"}}')
+        assert driver.refused("key.rotate", key_id=key["key_id"], **change("half"))["code"] == "ACCESS_DENIED"
+        assert len(versions(fake, key)) == 1  # the first write is before the version
+        fake.settle()
+        fake.script(f"^PATCH /keys/{key['name']}/(?!{key['key_version']})", status=403,
+                    body='{"error":{"code":"Forbidden","message":"m"}}')  # fmt: skip
+        found = driver.refused("key.rotate", key_id=key["key_id"], **change("half"))
+        assert (found["code"], found["outcome"]) == ("ACCESS_DENIED", "unknown")
+
+        done = driver.ask("key.rotate", key_id=key["key_id"], **change("half"))
+
+        assert done["tags"] == {"team": "payments"}
+        assert (len(versions(fake, key)), done["key_version"]) == (2, versions(fake, key)[-1])
+
+    def test_rotations_at_the_same_time_are_told_apart(self, fake: AzureFake, driver: Session) -> None:
+        key = driver.make()
+        names = [f"at once {number}" for number in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda name: rotate_in_its_own_session(key["key_id"], name), names))
+
+        found = [ask_about(driver, key, name)["outcome"] for name in names]
+
+        assert found == ["applied"] * 4
+        assert len(versions(fake, key)) == 5
 
     def test_a_rotation_that_never_reached_the_vault_was_not_made(
         self, fake: AzureFake, driver: Session
@@ -305,6 +338,11 @@ class TestRotation:
 
         assert [one["key_version"] for one in found] == versions(fake, key)
         assert [one["current"] for one in found] == [False] * 4 + [True]
+
+
+def rotate_in_its_own_session(key_id: str, name: str) -> None:
+    with session() as driver:
+        driver.ask("key.rotate", key_id=key_id, **change(name))
 
 
 def ask_about(driver: Session, key: dict[str, Any], name: str, method: str = "key.rotate") -> dict[str, Any]:
