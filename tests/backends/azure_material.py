@@ -1,7 +1,7 @@
 """Key material of the scripted vault, and what the service does with it under its own names."""
 
-import itertools
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -29,7 +29,8 @@ _POOL: Final = 4  # RSA keys are slow to make: a vault has so many of each size,
 _IV: Final = 12
 _TAG: Final = 16
 
-_pools: dict[int, "itertools.cycle[rsa.RSAPrivateKey]"] = {}
+_pools: dict[int, list[rsa.RSAPrivateKey]] = {}
+_lock = threading.Lock()
 
 
 class BadParameterError(Exception):
@@ -69,15 +70,21 @@ def new_material(kty: str, size: int, curve: str) -> Material:
     """Return new material."""
     match kty.removesuffix("-HSM"):
         case "RSA" if size in (2048, 3072, 4096):
-            if size not in _pools:
-                made = [rsa.generate_private_key(65537, size) for _ in range(_POOL)]
-                _pools[size] = itertools.cycle(made)
-            return Material(private=next(_pools[size]))
+            return Material(private=_next_of(size))
         case "EC" if curve in _CURVES:
             return Material(elliptic=ec.generate_private_key(_CURVES[curve]), curve=curve)
         case "oct" if size in (128, 192, 256):
             return Material(oct=os.urandom(size // 8))
     raise BadParameterError
+
+
+def _next_of(size: int) -> rsa.RSAPrivateKey:
+    """Return a new key, until there are enough of them; then the one that was given out longest ago."""
+    with _lock:
+        pool = _pools.setdefault(size, [])
+        full = len(pool) >= _POOL
+        pool.append(pool.pop(0) if full else rsa.generate_private_key(65537, size))
+        return pool[-1]
 
 
 def _of_private(key: object) -> Material:

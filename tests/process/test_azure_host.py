@@ -72,7 +72,6 @@ def test_a_vault_is_portable_by_named_shims(fake: AzureFake, token_file: Path) -
     assert seen["crypto.generate_data_key"] == {"shim:datakey@1"}
     assert seen["crypto.reencrypt"] == {"shim:reencrypt@1"}
     assert seen["crypto.random"] == {"shim:random@1"}
-    assert len(fake.seen("oauth2/v2.0/token 200")) == 1
 
 
 def test_a_managed_hsm_is_portable_with_aes_natively(fake: AzureFake, token_file: Path) -> None:
@@ -93,7 +92,7 @@ def test_rsa_keys_refuse_what_they_cannot_bind_and_the_envelope_binds_it(
     fake: AzureFake, token_file: Path
 ) -> None:
     with azure(VAULT, token_file, accept_public_key_wrap=True) as keystore:
-        key = keystore.create_key("RSA_3072", usage="ENCRYPT_DECRYPT")
+        key = keystore.create_key("RSA_2048", usage="ENCRYPT_DECRYPT")
         with pytest.raises(UnsupportedOperation):
             keystore.encrypt(key.key_id, b"x", associated_data=b"bound", format="raw")
 

@@ -1,6 +1,7 @@
 """What tests of the Azure driver share: its settings, and sessions with it beside the scripted Azure."""
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,7 @@ class Session:
 
     def __init__(self, client: DriverClient) -> None:
         self._client = client
+        self._begun = itertools.count()
 
     def ask(self, method: str, /, **params: Any) -> dict[str, Any]:
         """Return the result of a request that has to succeed."""
@@ -73,15 +75,14 @@ class Session:
         assert "error" in answer, answer["result"]
         return {"message": answer["error"]["message"], **answer["error"]["data"]}
 
-    def begin(self, method: str, /, **params: Any) -> str:
-        """Send a request, and go on; return its id."""
-        self._client.send(encode_frame(jsonrpc.request(method, params, method)))
-        return method
+    def begin(self, method: str, /, **params: Any) -> None:
+        """Send a request, and go on."""
+        self._client.send(encode_frame(jsonrpc.request(method, params, f"begun-{next(self._begun)}")))
 
-    def end(self, request_id: str) -> dict[str, Any]:
-        """Return the response to a request that was begun."""
+    def end(self) -> dict[str, Any]:
+        """Return the next response to a request that was begun."""
         answer = self._client.receive()
-        assert answer["id"] == request_id
+        assert str(answer["id"]).startswith("begun-")
         return answer
 
     def make(

@@ -29,6 +29,7 @@ from ._wire import Answer
 
 NOTE_TAG: Final = "kmsplug"
 MAX_TAGS: Final = 15  # of a version, ours included
+OF_CHARACTERS: Final = 8
 _MAX_PENDING: Final = 2  # so that a note stays within the 256 characters of a tag
 
 _NAME: Final = re.compile(r"[0-9a-zA-Z-]{1,127}")
@@ -55,6 +56,7 @@ class Note:
         born: When the key was made, in seconds; 0: with this version.
         waits_for: Usage of the material that it waits for: it is no more than the wrapping key of an import.
         imported: Whether its material was.
+        of: The beginning of the id of the version that it is about; empty: that was not known yet.
     """
 
     algorithm: str = ""
@@ -65,6 +67,7 @@ class Note:
     born: int = 0
     waits_for: str = ""
     imported: bool = False
+    of: str = ""
 
     @classmethod
     def read(cls, text: str) -> "Note":
@@ -80,9 +83,16 @@ class Note:
                 born=int(members.get("b", "0")),
                 waits_for=_waits_for(members),
                 imported=members.get("o", "") == "imported",
+                of=members.get("v", ""),
             )
         except ValueError:
             return cls()
+
+    def about(self, version: str) -> "Note":
+        """Return what of it holds for a version; of another version's note, only what never changes."""
+        if not self.of or version.startswith(self.of):
+            return self
+        return replace(self, generation=0, made_by="", pending=(), waits_for="", of="")
 
     def write(self) -> str:
         """Return the text of the tag."""
@@ -95,6 +105,7 @@ class Note:
             "b": str(self.born or ""),
             "w": self.waits_for,
             "o": "imported" if self.imported else "",
+            "v": self.of,
         }
         return " ".join(f"{name}={value}" for name, value in members.items() if value)
 
@@ -221,13 +232,14 @@ def read(body: Mapping[str, Any]) -> Record:
     start = next((at for at, part in enumerate(parts) if part in ("keys", "deletedkeys")), None)
     if start is None or len(parts) <= start + 1:
         raise DriverError(ErrorCode.PROVIDER_INTERNAL, "the vault described a key without its id")
+    version = parts[start + 2] if len(parts) > start + 2 else ""
     return Record(
         name=parts[start + 1],
-        version=parts[start + 2] if len(parts) > start + 2 else "",
+        version=version,
         jwk=jwk,
         attributes=body.get("attributes") or {},
         tags=tags,
-        note=note,
+        note=note.about(version) if version else note,
         purge_at=int(body.get("scheduledPurgeDate") or 0),
         deleted="recoveryId" in body,
     )

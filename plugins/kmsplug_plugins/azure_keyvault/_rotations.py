@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from kmsplug_protocol import Outcome
 
-from ._records import Note, Record
+from ._records import OF_CHARACTERS, Note, Record
 
 
 def made_by(versions: Sequence[Record], change: str) -> Record | None:
-    """Return the version that a change made, where its note says so; a copy stands behind its original."""
+    """Return the version that a change made, where its note says so."""
     return next((one for one in versions if one.note.made_by == change), None)
 
 
@@ -42,17 +42,18 @@ def inferred(versions: Sequence[Record], change: str) -> tuple[Outcome, Record |
 
 def begun(versions: Sequence[Record], change: str | None) -> Note:
     """Return the note of the current version, with a rotation begun."""
-    note = versions[-1].note
-    # Those that were copied from the version before are done with.
-    before = versions[-2].note.pending if len(versions) > 1 else ()
-    open_ = tuple(one for one in note.pending if one not in before)
-    return note if change is None or change in open_ else replace(note, pending=(*open_, change))
+    current = versions[-1]
+    # With the version's id in it, so that a copy, which the new version may get, can be told.
+    note = replace(current.note, of=current.version[:OF_CHARACTERS])
+    more = () if change is None or change in note.pending else (change,)
+    return replace(note, pending=(*note.pending, *more))
 
 
-def finished(before: Sequence[Record], change: str | None) -> Note:
-    """Return the note of the version that a rotation made.
+def finished(made: Record, before: Sequence[Record], change: str | None) -> Note:
+    """Return the note of a version that a rotation made.
 
     Args:
+        made: The version.
         before: Those before it, oldest first.
         change: What made it.
     """
@@ -64,16 +65,10 @@ def finished(before: Sequence[Record], change: str | None) -> Note:
         made_by=change or "",
         born=last.note.born or (first.created if first.note.generation == 1 else 0),
         imported=last.note.imported,
+        of=made.version[:OF_CHARACTERS],
     )
 
 
 def _unexplained(versions: Sequence[Record]) -> list[int]:
-    """Return the places of versions of which no note tells what made them; a copied note tells nothing."""
-    seen: set[tuple[int, str]] = set()
-    found = []
-    for place, one in enumerate(versions):
-        told = one.note.generation, one.note.made_by
-        if place > 0 and (not one.note.generation or told in seen):
-            found.append(place)
-        seen.add(told)
-    return found
+    """Return the places of versions of which no note tells what made them."""
+    return [place for place, one in enumerate(versions) if place > 0 and not one.note.generation]

@@ -58,7 +58,7 @@ class ChangeOperations:
         self, operation: str, made: Record, before: Sequence[Record], change: str | None
     ) -> tuple[Record, Answer]:
         """Give the version that a rotation made its tags and its note."""
-        new = replace(made, tags=before[-1].tags, note=rotations.finished(before, change))
+        new = replace(made, tags=before[-1].tags, note=rotations.finished(made, before, change))
         try:
             return self._vault.update(operation, new, tags=new.all_tags())
         except DriverError as error:

@@ -156,7 +156,7 @@ def test_waiting_ends_with_the_deadline_and_says_that_the_vault_took_the_request
     key = driver.make()
     fake.vault.nowhere = 10**6
 
-    found = driver.refused("key.schedule_deletion", key_id=key["key_id"], meta={"deadline_ms": 700})
+    found = driver.refused("key.schedule_deletion", key_id=key["key_id"], meta={"deadline_ms": 3000})
 
     assert (found["code"], found["outcome"]) == ("TIMEOUT", "applied")
 
@@ -286,12 +286,23 @@ class TestRotation:
     def test_rotations_at_the_same_time_are_told_apart(self, fake: AzureFake, driver: Session) -> None:
         key = driver.make()
         names = [f"at once {number}" for number in range(4)]
+        for name in names:
+            driver.begin("key.rotate", key_id=key["key_id"], **change(name))
+        assert all("result" in driver.end() for _ in names)
+
+        assert [ask_about(driver, key, name)["outcome"] for name in names] == ["applied"] * 4
+        assert len(versions(fake, key)) == 5
+
+    def test_of_rotations_by_several_processes_none_is_taken_for_not_made(
+        self, fake: AzureFake, driver: Session
+    ) -> None:
+        """They may write over each other's notes; then the answer is that nobody knows."""
+        key = driver.make()
+        names = [f"by many {number}" for number in range(4)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda name: rotate_in_its_own_session(key["key_id"], name), names))
 
-        found = [ask_about(driver, key, name)["outcome"] for name in names]
-
-        assert found == ["applied"] * 4
+        assert {ask_about(driver, key, name)["outcome"] for name in names} <= {"applied", "unknown"}
         assert len(versions(fake, key)) == 5
 
     def test_a_rotation_that_never_reached_the_vault_was_not_made(
@@ -370,12 +381,12 @@ def test_a_create_whose_answer_was_lost_is_found_and_not_made_twice(
 
 def test_a_create_that_is_still_going_on_is_unknown(fake: AzureFake, driver: Session) -> None:
     script = fake.script("^POST /keys/.*/create", silent=True, after=True)
-    slow = {"algorithm": "EC_P256", "meta": {"idempotency_key": "slow", "deadline_ms": 2000}}
+    slow = {"algorithm": "EC_P256", "meta": {"idempotency_key": "slow", "deadline_ms": 3000}}
     asked = {"method": "key.create", "idempotency_key": "slow"}
 
-    late = driver.begin("key.create", **slow)
+    driver.begin("key.create", **slow)
     assert script.reached.wait(10)
     assert driver.ask("key.reconcile", **asked)["outcome"] == "unknown"
 
-    assert driver.end(late)["error"]["data"]["code"] == "TIMEOUT"
+    assert driver.end()["error"]["data"]["code"] == "TIMEOUT"
     assert driver.ask("key.reconcile", **asked)["outcome"] == "applied"
