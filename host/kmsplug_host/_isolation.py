@@ -37,7 +37,7 @@ _SYSTEM: Final = (
 _KERNEL: Final = ("/proc", "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm/transparent_hugepage")
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
-_TOKEN_FILE: Final = "token_file"  # noqa: S105 - the end of a name
+_TOKEN_FILES: Final = ("token_file", "jwt_file")
 _PATH_NAMES: Final = ("path", "file", "folder", "directory", "dir", "module", "socket")
 _BWRAP_SHM_BYTES: Final = 64 * 1024 * 1024
 
@@ -109,14 +109,14 @@ def configured_paths(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
         kind = name.rpartition("_")[2]
         if isinstance(value, Mapping):
             yield from configured_paths(value, folder)
-        elif kind in _PATH_NAMES and not name.endswith(_TOKEN_FILE):
+        elif kind in _PATH_NAMES and not name.endswith(_TOKEN_FILES):
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str):
                     yield str(_prepare(folder / Path(text).expanduser(), kind))
 
 
 def token_folders(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """Yield the folders of files with tokens in a driver's settings: of members that end in ``token_file``.
+    """Yield the folders of files with tokens in a driver's settings: ``..._token_file``, ``..._jwt_file``.
 
     Such a file is replaced by another one while the driver runs, as Kubernetes does it, and what is allowed
     by Landlock or bound by bwrap is the file that was there at the start.
@@ -124,7 +124,7 @@ def token_folders(config: Mapping[str, Any], folder: Path) -> Iterator[str]:
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from token_folders(value, folder)
-        elif isinstance(value, str) and name.endswith(_TOKEN_FILE):
+        elif isinstance(value, str) and name.endswith(_TOKEN_FILES):
             yield str((folder / Path(value).expanduser()).parent)
 
 
