@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 SECONDS = 300 if SOAK else 4
 
 
-@pytest.mark.parametrize("target", ["framing", "reader"])
+@pytest.mark.parametrize("target", ["framing", "reader", "envelope"])
 def test_a_fuzzer_finds_nothing_in(target: str, tmp_path: Path) -> None:
     pytest.importorskip("atheris", reason="atheris is not there for this platform")
     corpus = shutil.copytree(HERE / "corpus" / target, tmp_path / "corpus")  # it grows in every run

@@ -110,8 +110,7 @@ class DataKeys(Generic[_T]):
                 self.hits += 1
         if entry is None:
             return None
-        if time.monotonic() - entry.checked_at >= CHECK_S:
-            self._check(name, entry)
+        self._check(name, entry)
         return entry.value
 
     def keep(self, name: Hashable, value: _T, length: int, witnesses: Iterable[Witness]) -> None:
@@ -151,14 +150,16 @@ class DataKeys(Generic[_T]):
             Timeout: Another caller's did not come in time.
         """
         while True:
-            kept = self.take(name, length)
-            if kept is not None:
-                return kept, True
             with self._lock:
+                entry = None if self.settings is None else self._take(name, length, self.settings)
                 flight = self._flights.get(name)
-                if flight is None:
+                if entry is None and flight is None:
                     mine = self._flights[name] = threading.Event()
                     break
+            if entry is not None:
+                self._check(name, entry)
+                return entry.value, True
+            assert flight is not None  # noqa: S101 - or this caller would make one
             if not flight.wait(deadline.remaining_s()):
                 raise Timeout("the data key did not come before the deadline")
         try:
@@ -183,6 +184,8 @@ class DataKeys(Generic[_T]):
         return entry
 
     def _check(self, name: Hashable, entry: _Entry[_T]) -> None:
+        if time.monotonic() - entry.checked_at < CHECK_S:
+            return
         try:
             for witness in entry.witnesses:
                 if witness.keys.check is not None:

@@ -44,12 +44,13 @@ def encrypt(
             tenant=tenant,
             require_same_strength=require_same_strength,
         )
-    if name is not None and timeout is None:
+    deadline = None if timeout is None else keystore.deadline(timeout)
+    if name is not None:
         # What is kept under this name was checked when it was made.
         data_key: DataKey | None = kept.take(name, length)
         if data_key is not None:
             return data_key.seal(plaintext, "cached")
-    deadline = keystore.deadline(timeout)
+    deadline = deadline or keystore.deadline(None)
     request = Request.of(
         keystore,
         key_id,

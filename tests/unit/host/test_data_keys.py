@@ -47,6 +47,7 @@ def test_many_messages_cost_one_call_and_each_has_a_salt_of_its_own() -> None:
     sealed = [encrypt(keystore, bytes([number])) for number in range(20)]
 
     assert keystore.wraps == 1
+    assert (keystore.data_keys.hits, keystore.data_keys.misses) == (19, 1)
     assert [each.data_key for each in sealed] == ["fresh"] + ["cached"] * 19
     assert len({parts(each.ciphertext)[1][:24] for each in sealed}) == 20
     for number, each in enumerate(sealed):
