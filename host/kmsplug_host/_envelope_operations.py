@@ -7,7 +7,6 @@ from kmsplug_protocol import DecryptResult, EncryptResult
 
 from ._crypto_operations import CryptoOperations
 from ._deadline import Deadline
-from ._resolver import check_allowed
 from .config import KeystoreSettings
 from .errors import InvalidArgument, PolicyDenied
 from .shims import envelope, envelope_open, envelope_recipients, envelope_seal, envelope_stream
@@ -26,7 +25,6 @@ from .shims.envelope_types import (
     Unseal,
     Wrapping,
 )
-from .shims.registry import ENVELOPE
 
 Format = Literal["envelope", "raw"]
 
@@ -125,7 +123,6 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
                 deadline=self.deadline(timeout),
             )
         _refuse(format, key_version=key_version, associated_data=associated_data)
-        check_allowed(self.settings, ENVELOPE, "encrypting data of any length", self.name)
         return envelope.encrypt(
             self,
             key_id,
@@ -168,7 +165,6 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
             progress: Called with the number of bytes of each step.
             timeout: Seconds for the keystore's part; the data may take as long as they take.
         """
-        check_allowed(self.settings, ENVELOPE, "encrypting data of any length", self.name)
         deadline = self.deadline(timeout)
         request = envelope_seal.Request.of(
             self,
@@ -368,7 +364,6 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
         min_generation: int | None,
         timeout: float | None,
     ) -> envelope_open.Request:
-        check_allowed(self.settings, ENVELOPE, "opening an envelope", self.name)
         return envelope_open.Request(
             keystores=(self,),
             context=context,

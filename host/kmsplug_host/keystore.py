@@ -8,11 +8,12 @@ from ._deadline import Deadline
 from ._envelope_operations import EnvelopeOperations
 from ._key_operations import KeyOperations
 from ._plugin import Plugin
-from ._resolver import Offer
+from ._resolver import Offer, is_allowed
 from .catalog import CatalogHandle
 from .config import KeystoreSettings
 from .errors import InvalidArgument
 from .shims.envelope_format import check_context
+from .shims.registry import ENVELOPE
 
 
 class Keystore(KeyOperations, EnvelopeOperations):
@@ -67,6 +68,11 @@ class Keystore(KeyOperations, EnvelopeOperations):
     def accepts_public_key_wrap(self) -> bool:
         """Whether ciphertexts open whose data key anybody could have wrapped."""
         return self.settings.accept_public_key_wrap
+
+    @property
+    def allows_envelope(self) -> bool:
+        """Whether the host may encrypt data here, in the provider's place."""
+        return is_allowed(self.settings, ENVELOPE)
 
     @property
     def shows_context(self) -> bool:

@@ -99,8 +99,12 @@ def test_with_shims_forbidden_nothing_stands_in(tmp_path: Path) -> None:
         seen = check(keystore, algorithms={*ALWAYS, KeyAlgorithm.AES_256_KW}, rotations=1)
 
         key = keystore.create_key("AES_256_GCM")
+        small = keystore.encrypt(key.key_id, b"data", context={"a": "1"})
+        assert small.executed_by == "native"
+        assert keystore.decrypt(small.ciphertext, context={"a": "1"}).plaintext == b"data"
         with pytest.raises(PolicyDenied, match="envelope"):
-            keystore.encrypt(key.key_id, b"data")
+            keystore.encrypt(key.key_id, bytes(5000))
+
     assert {how for hows in seen.values() for how in hows} == {"native", "refused"}
     assert all(seen[wire] == {"refused"} for wire in SHIMS)
     assert not (tmp_path / "db").exists()

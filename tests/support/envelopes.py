@@ -59,6 +59,7 @@ class MemoryKeystore:
         self.wraps = 0
         self.contexts: list[Mapping[str, str]] = []
         self.wants_commitment = True
+        self.allows_envelope = True
         self.associated_data = AssociatedData.BYTES
         self.data_keys: DataKeys[Any] = DataKeys(data_key_cache)
         keeps_opened = data_key_cache is not None and data_key_cache.decrypt

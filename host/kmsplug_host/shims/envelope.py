@@ -51,6 +51,8 @@ def encrypt(
         if data_key is not None:
             return data_key.seal(plaintext, "cached")
     deadline = deadline or keystore.deadline(None)
+    if not keystore.allows_envelope:
+        name = None  # there is nothing but the provider's own encryption, which keeps no data key
     request = Request.of(
         keystore,
         key_id,

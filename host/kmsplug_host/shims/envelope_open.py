@@ -24,7 +24,7 @@ from kmsplug_host.errors import (
 
 from . import envelope_format as fmt
 from .data_keys import Witness
-from .envelope_seal import BINDS, PUBLIC_ALGORITHMS, prove_binding
+from .envelope_seal import BINDS, PUBLIC_ALGORITHMS, check_allowed, prove_binding
 from .envelope_types import NATIVE, Context, DataKeyUse, Opened, Unseal, Wrapping
 
 _MAX_UNWRAPS: Final = 3
@@ -185,7 +185,11 @@ def unlock(header: fmt.Header, payload_head: bytes, request: Request) -> Unlocke
         request: Who asks.
     """
     failure: KmsplugError | None = None
-    for candidate in _candidates(header, request)[:_MAX_UNWRAPS]:
+    candidates = _candidates(header, request)
+    usable = [candidate for candidate in candidates if candidate.keystore.allows_envelope]
+    if not usable:
+        check_allowed(candidates[0].keystore)
+    for candidate in usable[:_MAX_UNWRAPS]:
         try:
             data_key, version, vendor, keep = _unwrap(candidate, request.deadline)
         except KmsplugError as error:

@@ -12,7 +12,7 @@ from kmsplug_host.errors import Conflict, InvalidArgument, LimitExceeded
 from . import envelope_format as fmt
 from . import envelope_seal
 from .envelope_open import Request, Unlocked, open_native, split, unlock
-from .envelope_seal import Target, check_strength, checked_prefix
+from .envelope_seal import Target, check_allowed, check_strength, checked_prefix
 from .envelope_stream import copy_rest, read_exactly, read_header, read_native, write_all
 from .envelope_types import KeyHandle, Progress, Rewrap, Rewrapped, Sink, Source
 
@@ -86,6 +86,7 @@ def _replace(unlocked: Unlocked, head: bytes, change: Change, deadline: Deadline
     envelope_seal.merge_contexts(
         [unlocked.candidate.keystore, *(handle.keystore for handle in change.add)], context
     )
+    check_allowed(*(handle.keystore for handle in change.add))
     targets = [Target.find(handle.keystore, handle.key_id, deadline) for handle in change.add]
     added = {(target.draft.keystore, target.draft.key_id) for target in targets}
     gone = _positions(header, change.remove, deadline)

@@ -12,6 +12,7 @@ from kmsplug_host._observe import refusal_wanted
 from kmsplug_host.errors import (
     InvalidArgument,
     InvalidCiphertext,
+    PolicyDenied,
     ProtocolViolation,
     UnsupportedOperation,
 )
@@ -230,10 +231,12 @@ class Request:
         """Make a data key and wrap it for every recipient, all of which must succeed.
 
         Raises:
+            PolicyDenied: A keystore forbids the envelope.
             UnsupportedOperation: A key cannot wrap a data key.
             InvalidArgument: Recipients of different strength.
             KmsplugError: What the keystores refused.
         """
+        check_allowed(self.keystore, *(other.keystore for other in self.others))
         targets = [first, *(Target.find(other.keystore, other.key_id, deadline) for other in self.others)]
         if self.require_same_strength:
             check_strength(target.draft.algorithm for target in targets)
@@ -303,6 +306,23 @@ def merge_contexts(keystores: Sequence[Wrapping], context: Mapping[str, str]) ->
                 "context entries, so that no envelope can be for both"
             )
     return merged
+
+
+def check_allowed(*keystores: Wrapping) -> None:
+    """Refuse to do in the host what a keystore wants done by its provider or not at all.
+
+    Raises:
+        PolicyDenied: One of them forbids this shim.
+    """
+    for keystore in keystores:
+        if not keystore.allows_envelope:
+            raise PolicyDenied(
+                f"the provider of {keystore.name!r} does not encrypt this itself, and the keystore forbids "
+                "the shim 'envelope'",
+                keystore=keystore.name,
+                hint=f"see shims in [keystores.{keystore.name}]; the provider encrypts up to 4 KiB for one "
+                "key that binds associated data",
+            )
 
 
 def check_strength(algorithms: Any) -> None:

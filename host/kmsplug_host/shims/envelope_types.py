@@ -74,6 +74,10 @@ class Wrapping(Protocol):
         """Whether ciphertexts that anybody could have written open."""
 
     @property
+    def allows_envelope(self) -> bool:
+        """Whether the configuration lets this shim stand in; without, there is suite native only."""
+
+    @property
     def wants_commitment(self) -> bool:
         """Whether suite native is never chosen."""
 

@@ -7,11 +7,13 @@ from kmsplug_host.config import DataKeySettings
 from kmsplug_host.errors import (
     AccessDenied,
     InvalidCiphertext,
+    PolicyDenied,
     ProtocolViolation,
     UnsupportedOperation,
 )
 from kmsplug_host.shims import envelope_format as fmt
 from kmsplug_host.shims import envelope_stream
+from kmsplug_host.shims.envelope_recipients import Change, rewrap_bytes
 from kmsplug_protocol import AssociatedData
 from support.envelopes import MemoryKeystore, encrypt, opening, parts, seal, unseal
 
@@ -169,3 +171,36 @@ def test_a_map_is_hidden_from_the_provider_where_that_is_configured() -> None:
     assert (open_, parts(ciphertext)[0].recipients[0].bind) == (fmt.BIND_MAP, fmt.BIND_MAP_LABEL_ONLY)
     assert "a" not in keystore.contexts[-1]
     assert unseal([keystore], ciphertext, {"a": "1"})[0] == b"secret"
+
+
+def test_where_the_envelope_is_forbidden_the_provider_encrypts_or_nobody_does() -> None:
+    keystore, other, free = native(), MemoryKeystore("other", "ks:2"), MemoryKeystore(identity="ks:3")
+    large = seal(keystore, bytes(5000))
+    shared = seal(keystore, recipients=[free.handle()])
+    small = seal(keystore)
+    keystore.allows_envelope = other.allows_envelope = False
+
+    assert unseal([keystore], small)[0] == b"secret"
+    assert encrypt(keystore).suite == "native"
+    for refused in (
+        lambda: encrypt(keystore, b""),
+        lambda: encrypt(keystore, bytes(5000)),
+        lambda: encrypt(keystore, key_id="key-rsa"),
+        lambda: encrypt(keystore, recipients=[free.handle()]),
+        lambda: encrypt(free, recipients=[other.handle()]),
+        lambda: unseal([keystore], large),
+        lambda: rewrap_bytes(
+            memoryview(seal(free)), opening([free]), Change([other.handle()], [], None, True)
+        ),
+    ):
+        with pytest.raises(PolicyDenied, match="envelope"):
+            refused()
+    assert unseal([keystore, free], shared)[1].keystore == free.name
+
+
+def test_where_the_envelope_is_forbidden_no_data_key_is_kept() -> None:
+    keystore = MemoryKeystore(data_key_cache=DataKeySettings())
+    keystore.wants_commitment = keystore.allows_envelope = False
+
+    assert encrypt(keystore).suite == "native"
+    assert len(keystore.data_keys) == 0
