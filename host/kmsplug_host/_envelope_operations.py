@@ -122,7 +122,7 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
                 context=context,
                 deadline=self.deadline(timeout),
             )
-        _refuse(format, key_version=key_version, associated_data=associated_data)
+        _refuse(format, key_version, associated_data)
         return envelope.encrypt(
             self,
             key_id,
@@ -253,7 +253,7 @@ class EnvelopeOperations(CryptoOperations, Wrapping):
                 associated_data=associated_data,
                 context=context,
             )
-        _refuse(format, key_version=key_version, associated_data=associated_data)
+        _refuse(format, key_version, associated_data)
         return open_bytes(ciphertext, self._opening(context, key_id, tenant, min_generation, timeout))
 
     def decrypt_stream(
@@ -427,9 +427,9 @@ def _as_bytes(name: str, value: Any) -> bytes:
     return bytes(value)
 
 
-def _refuse(name: str, **arguments: object) -> None:
+def _refuse(name: str, key_version: object, associated_data: object) -> None:
     if name != "envelope":  # a misspelt "raw" must not silently mean something else
         raise InvalidArgument(f"format must be one of {', '.join(get_args(Format))}, not {name!r}")
-    for argument, value in arguments.items():
-        if value is not None:
-            raise InvalidArgument(f'{argument} goes with format="raw": an envelope binds the context instead')
+    if key_version is not None or associated_data is not None:
+        argument = "associated_data" if key_version is None else "key_version"
+        raise InvalidArgument(f'{argument} goes with format="raw": an envelope binds the context instead')

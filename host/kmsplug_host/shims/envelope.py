@@ -107,7 +107,9 @@ def _name(
     """Return all in which two messages must agree to share a data key; None: no valid request."""
     try:
         entries = frozenset(context.items()) if context else None
-        others = tuple([(other.keystore.identity, other.key_id) for other in recipients])
+        others = (
+            tuple([(other.keystore.identity, other.key_id) for other in recipients]) if recipients else ()
+        )
         name = (key_id, entries, tenant, store_context, others, require_same_strength)
         hash(name)
     except (AttributeError, TypeError):  # the check of the arguments will tell
