@@ -186,7 +186,10 @@ def _opencryptoki(folder: Path) -> Iterator[Tokens]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         running = psutil.pid_exists(_daemon_pid())
         if not running:
-            run([daemon])  # returns when it is ready, and goes on in the background
+            try:
+                run([daemon])  # returns when it is ready, and goes on in the background
+            except AssertionError as error:
+                pytest.skip(f"OPENCRYPTOKI NOT CHECKED: its daemon does not start here: {error}")
         try:
             there = run([tool, "--module", str(module), "--list-token-slots"])
             if "kmsplug" not in there and "uninitialized" not in there:
