@@ -19,6 +19,11 @@ from .verdict import Skipped, check
 
 PROCESS: Final = Cases("process")
 
+# What a host lets every driver have, where it is set: where a network leads to, and whom to trust there.
+_INHERITED: Final = (
+    "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy",
+)  # fmt: skip
 _EXIT_S: Final = 5.0
 _PING_S: Final = 1.0
 _TRIES: Final = 3
@@ -42,10 +47,10 @@ def anywhere(bench: Bench) -> None:
 
 @PROCESS.case("bare_environment", "1.3-2 11-1", hint="settings and secrets come by plugin.configure")
 def bare_environment(bench: Bench) -> None:
-    """It works with an environment of PATH, HOME and LANG, and what its vendor's library is known to need."""
+    """It works with PATH, HOME, LANG, proxy and certificates, and what its vendor's library is known to need."""
     with tempfile.TemporaryDirectory() as home:
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "LANG": "C.UTF-8"}
-        env |= {name: os.environ[name] for name in bench.variables if name in os.environ}
+        env |= {name: os.environ[name] for name in (*_INHERITED, *bench.variables) if name in os.environ}
         with bench.fresh(env) as session:
             session.initialize()
             session.configure(bench.config)
