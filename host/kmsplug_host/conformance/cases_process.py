@@ -47,7 +47,7 @@ def anywhere(bench: Bench) -> None:
 
 @PROCESS.case("bare_environment", "1.3-2 11-1", hint="settings and secrets come by plugin.configure")
 def bare_environment(bench: Bench) -> None:
-    """It works with PATH, HOME, LANG, proxy and certificates, and what its vendor's library is known to need."""
+    """It works with PATH, HOME and LANG, the network's settings, and what its vendor's library needs."""
     with tempfile.TemporaryDirectory() as home:
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "LANG": "C.UTF-8"}
         env |= {name: os.environ[name] for name in (*_INHERITED, *bench.variables) if name in os.environ}
