@@ -32,12 +32,20 @@ def summary(samples: list[float]) -> dict[str, float]:
 
 
 def calls_a_second(call: Call, count: int) -> float:
-    """Return the rate of `CALLERS` threads together."""
+    """Return the rate of `CALLERS` threads together, from when all of them are there."""
     share = count // CALLERS
-    threads = [threading.Thread(target=lambda: [call() for _ in range(share)]) for _ in range(CALLERS)]
-    began = time.perf_counter()
+    ready = threading.Barrier(CALLERS + 1)
+
+    def caller() -> None:
+        ready.wait()
+        for _ in range(share):
+            call()
+
+    threads = [threading.Thread(target=caller) for _ in range(CALLERS)]
     for thread in threads:
         thread.start()
+    ready.wait()
+    began = time.perf_counter()
     for thread in threads:
         thread.join()
     return share * CALLERS / (time.perf_counter() - began)

@@ -120,7 +120,7 @@ def use_everything(keystore: Keystore, host: Host, canaries: dict[str, bytes]) -
         lambda: host.decrypt(sealed.ciphertext[:-1], context=CONTEXT),
         lambda: keystore.decrypt(raw[:-1], key_id=aes, format="raw"),
         lambda: keystore.unwrap_key(wrapper, canaries["wrapped key"]),
-        lambda: keystore.wrap_key(aes, canaries["wrapped key"]),
+        lambda: keystore.wrap_key(hmac, canaries["wrapped key"]),
         lambda: keystore.encrypt("no such key", PLAINTEXT),
         lambda: keystore.encrypt(hmac, PLAINTEXT, format="raw"),
         lambda: keystore.encrypt(aes, PLAINTEXT * 10_000, format="raw"),

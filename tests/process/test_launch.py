@@ -206,7 +206,7 @@ def test_an_executable_that_is_changed_while_the_host_runs_is_not_started_again(
         wait_until(lambda: "not the pinned one" in str(host.plugins()[0].last_error), "the refusal")
 
         with pytest.raises(PluginUnavailable, match="ready"):
-            host.keystore("main").random(8, timeout=0.1)
+            host.keystore("main").mac("k", b"message", timeout=0.1)
 
 
 def shell_driver(folder: Path) -> Path:
