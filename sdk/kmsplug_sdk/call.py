@@ -3,6 +3,9 @@
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Final
+
+_LONGEST_S: Final = 86_400.0
 
 _local = threading.local()
 _making = threading.Lock()
@@ -40,8 +43,13 @@ class Call:
         return self._cancelled
 
     def remaining_s(self, default: float) -> float:
-        """Return the seconds left, never negative, or *default* where no deadline came along."""
-        return default if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        """Return the seconds left, or *default* where no deadline came along.
+
+        Never negative, and never more than a day: no socket takes the longest deadline that a host may name.
+        """
+        if self.deadline is None:
+            return default
+        return min(max(0.0, self.deadline - time.monotonic()), _LONGEST_S)
 
 
 def current_call() -> Call:
