@@ -25,7 +25,7 @@ _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
     "512": hashes.SHA512(),
 }
 _FITTING: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
-_POOL: Final = 4  # RSA keys are slow to make: a vault has so many of each size, in turn
+_POOL: Final = 16  # RSA keys are slow to make: a vault has so many of each size, in turn
 _IV: Final = 12
 _TAG: Final = 16
 
