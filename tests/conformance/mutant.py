@@ -66,6 +66,8 @@ class Mutant:
             self, "answer_" + case.replace(".", "_"), lambda *_: None
         )
         self.doubled: set[str] = set()
+        self.state: Path | None = None
+        self.before: bytes | None = None
         self.status = 0
         self.kept = bytearray()
 
@@ -117,9 +119,8 @@ class Mutant:
             self.from_host(bytes(buffer) + b"\n", whole=True)
             time.sleep(0.3)  # else the driver drops it at its own end of stdin
         os.close(self.to_driver)
-        reader.join()
-        self.wait()
-        return self.status_at_end()
+        reader.join()  # it ends the process
+        return 1
 
     def status_at_end(self) -> int:
         health = self.counts.get("plugin.health", 0)
@@ -155,6 +156,8 @@ class Mutant:
                 line = bytes(buffer[: end + 1])
                 del buffer[: end + 1]
                 self.from_the_driver(line)
+        self.wait()
+        os._exit(self.status_at_end())  # the other thread may wait for a host that has nothing to say
 
     def from_the_driver(self, line: bytes) -> None:
         message = json.loads(line)
@@ -216,6 +219,19 @@ class Mutant:
             os.closerange(0, 64)
             time.sleep(20)
             os._exit(0)
+
+    def request_lifetime_killed(self, message: Message) -> None:
+        """Forget at a shutdown what was changed since the keystore was opened."""
+        config = mutations.params(message).get("config", {})
+        if message["method"] == "plugin.configure" and "state" in config:
+            self.state = Path(config["state"])
+            self.before = self.state.read_bytes() if self.state.exists() else None
+
+    def answer_lifetime_killed(self, request: Message, message: Message) -> None:
+        if request["method"] == "plugin.shutdown" and self.state is not None:
+            self.state.unlink(missing_ok=True)
+            if self.before is not None:
+                self.state.write_bytes(self.before)
 
     def line_framing_bad_json(self, line: bytes) -> bytes | None:
         return self.refusal(line, b"hello", 0, -32700)

@@ -145,16 +145,6 @@ PATCHES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
             "            )\n        )\n        return wire.GenerateDataKeyResult(",
         ),
     ),
-    "lifetime.killed": (
-        (
-            "            self.save()\n            return result",
-            "            self.lazy = True\n            return result",
-        ),
-        (
-            "    def save(self) -> None:",
-            "    def close(self) -> None:\n        self.save()\n\n    def save(self) -> None:",
-        ),
-    ),
     "lifetime.states": (
         (
             "self.keys, self.aliases, self.changed = pickle.loads(self.state.read_bytes())  # noqa: S301",

@@ -259,7 +259,8 @@ class _Exit:
         """Tell whether the ended leader, not reaped yet, has left others in its group."""
         if self._pidfd is None:
             return False
-        return any(_runs_in(self._process.pid, entry) for entry in os.scandir("/proc"))
+        with os.scandir("/proc") as entries:
+            return any(_runs_in(self._process.pid, entry) for entry in entries)
 
     def status(self) -> int:
         """Kill what is left of the group, reap, and return the status."""
