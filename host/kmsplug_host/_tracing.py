@@ -1,7 +1,7 @@
 """OpenTelemetry spans, for an application that traces: one for each call, one for each attempt.
 
-An application that traces has imported ``opentelemetry.trace``. Where it has not, nothing is loaded here, and
-a call pays for one look into a dictionary.
+An application that traces has imported ``opentelemetry.trace`` and set a tracer provider. Where it has not,
+nothing is loaded here, and a call pays for one look into a dictionary.
 """
 
 import sys
@@ -46,9 +46,12 @@ def begin(operation: str, role: str, name: str) -> Span | None:
     api: Any = sys.modules.get(_API)
     if api is None or not hasattr(api, "use_span"):  # another thread is importing it
         return None
+    provider = api.get_tracer_provider()
+    if isinstance(provider, api.ProxyTracerProvider | api.NoOpTracerProvider):  # only a library imported it
+        return None
     kind = api.SpanKind.CLIENT if role == "plugin" else api.SpanKind.INTERNAL
     attributes = {"kmsplug.operation": operation, f"kmsplug.{role}": name}
-    span = _tracer(api).start_span(f"{role} {operation}", kind=kind, attributes=attributes)
+    span = _tracer(provider).start_span(f"{role} {operation}", kind=kind, attributes=attributes)
     current = api.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
     return Span(span, current)
 
@@ -64,10 +67,9 @@ def traceparent() -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
-def _tracer(api: Any) -> Any:
+def _tracer(provider: Any) -> Any:
     """Return the application's tracer: to make one takes longer than the rest of a span."""
     global _known  # noqa: PLW0603 - there is one tracer provider in a process, and it may be set late
-    provider = api.get_tracer_provider()
     if _known is None or _known[0] is not provider:
         _known = provider, provider.get_tracer(_SCOPE)
     return _known[1]

@@ -109,3 +109,8 @@ def test_without_the_application_s_own_import_nothing_is_loaded() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
 
     assert done.stdout == b"[]\n"
+
+
+def test_where_a_library_has_only_imported_the_api_no_span_is_begun() -> None:
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    assert _tracing.begin("crypto.random", "keystore", "main") is None
