@@ -273,11 +273,11 @@ class Connection:
         try:
             while data := self._chunks.popleft() if self._chunks else self._process.read():
                 if data.count(b"\n") < MANY_LINES:
-                    self._feed(data)
+                    unasked = self._feed(data)
                 else:
-                    for start in range(0, len(data), PIECE_BYTES):
-                        self._feed(data[start : start + PIECE_BYTES])
-                if self._may_read and not (self._chunks or len(self._replies)):
+                    pieces = range(0, len(data), PIECE_BYTES)
+                    unasked = sum([self._feed(data[start : start + PIECE_BYTES]) for start in pieces])
+                if self._may_read and unasked <= 0 and not (self._chunks or len(self._replies)):
                     self._turn.give_back(THREAD)
                     if len(self._replies):  # of a caller who saw us reading
                         self._turn.call()
@@ -289,15 +289,19 @@ class Connection:
         finally:
             self._end()
 
-    def _feed(self, data: bytes) -> None:
-        """Take what was read, and let the pipe push back on a driver that says more than it is asked."""
+    def _feed(self, data: bytes) -> int:
+        """Take what was read, and let the pipe push back on a driver that says more than it is asked.
+
+        Returns:
+            For how many lines it counts that nobody asked for.
+        """
         began = time.monotonic()
         frames = self._frames.feed(data)
         unasked = sum(map(self._take, frames)) + data.count(b"\n") - len(frames)
         if self._frames.discarding:
             unasked += len(data) // FRAME_BYTES
         if unasked <= 0:
-            return
+            return 0
         pause_s = self._unasked.spend(unasked, time.monotonic() - began)
         if pause_s is None:
             self._violate(f"the driver floods its stdout: over {FRAMES_PER_S} unasked lines a second")
@@ -305,6 +309,7 @@ class Connection:
             end = Deadline.after(pause_s)
             while not (end.passed or self._closing.is_set() or self._process.wait(0) is not None):
                 self._closing.wait(min(_LOOK_S, end.remaining_s()))
+        return unasked
 
     def _take(self, frame: bytes | Oversize) -> int:
         """Take one line; return for how many it counts that nobody asked for."""
