@@ -210,11 +210,13 @@ def wait_for_end(pid: int) -> None:
 
 
 def children() -> list[str]:
-    """Return the processes that descend from this one."""
+    """Return the processes that descend from this one, but for one that Python keeps for itself."""
     found = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            found.append(f"{child.pid} {child.cmdline()}")
+            command = child.cmdline()
+            if not any("multiprocessing.resource_tracker" in word for word in command):
+                found.append(f"{child.pid} {command}")
     return found
 
 
