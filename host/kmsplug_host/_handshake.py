@@ -139,6 +139,7 @@ class Login:
         Raises:
             KmsplugError: It failed, or another one has failed for good.
         """
+        _settings.get_ready()
         # Before it is its turn: one that hangs while it starts keeps no other one waiting.
         hello = initialize(connection, self._spec.name, self._version, self._spec.redactor, deadline)
         if not self._one_at_a_time.acquire(timeout=deadline.remaining_s()):

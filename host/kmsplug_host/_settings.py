@@ -179,6 +179,12 @@ def read_secret(reference: Mapping[str, Any], folder: Path, key: str) -> str:
     return text
 
 
+def get_ready() -> None:
+    """Load what checks settings. It takes as long as a third of a driver's start, so it is done meanwhile."""
+    import jsonschema.validators  # noqa: F401, PLC0415
+    import referencing  # noqa: F401, PLC0415
+
+
 def _check(config: dict[str, Any], schema: dict[str, Any], where: str) -> None:
     # Imported here: it costs more than the rest of the host, and a restarted plugin needs it no more.
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
