@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -276,9 +275,8 @@ class KeyOperations(UsesKeys):
             metadata = self._keys.metadata(arn, "key.rotate")
             if version_of(metadata) != start:
                 return metadata
-            if call.cancelled.is_set() or call.remaining_s(60.0) <= pause_s:
+            if call.remaining_s(60.0) <= pause_s or call.cancelled.wait(pause_s):
                 break
-            time.sleep(pause_s)
         raise DriverError(
             ErrorCode.TIMEOUT, "the rotation was asked for and has not ended yet", outcome=Outcome.UNKNOWN
         )

@@ -1,5 +1,6 @@
 """Operations on keys: making, reading, listing, judging."""
 
+from abc import ABC, abstractmethod
 from typing import Final
 
 from kmsplug_protocol import (
@@ -34,7 +35,7 @@ from ._use import public_point
 _MAX_LABEL_BYTES: Final = 255
 
 
-class KeyOperations:
+class KeyOperations(ABC):
     """The part of the driver that makes and shows keys."""
 
     _link: Link
@@ -152,9 +153,9 @@ class KeyOperations:
 
         return self._link.run("key.reconcile", act)
 
+    @abstractmethod
     def _make_waiting(self, worker: Worker, kind: Kind, key_id: bytes, name: str) -> None:
         """Make what waits for the material of a key."""
-        raise NotImplementedError
 
     def _described(self, key: StoredKey) -> Key:
         return Key(
