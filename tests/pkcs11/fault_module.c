@@ -5,6 +5,7 @@
  *                    C_Encrypt segv every 500      segv abort exit hang busy, or the value to return, as 0x30
  *                    C_Encrypt 0x30 first 2
  *                    C_Sign 0x30                   always
+ *                    C_GenerateKey 0x05 overlapped if another call was made to the module meanwhile
  *                    token removed                 every session ends, and there is no token until the file changes
  *                    gcm writes-iv                 AES-GCM with an IV that the device makes and writes into pIv
  *                    gcm appends-iv                the same, but the 16 bytes of IV come after the tag
@@ -48,7 +49,7 @@ enum { INITIALIZE = 0, FINALIZE = 1, GET_SLOT_INFO = 5, GET_TOKEN_INFO = 6, OPEN
        CLOSE_ALL_SESSIONS = 14, LOGIN = 18, ENCRYPT_INIT = 29, ENCRYPT = 30 };
 enum { TOKEN_NOT_PRESENT = 0xE0, DEVICE_REMOVED = 0x32, AES_GCM = 0x1087, APPENDED = 16 };
 
-typedef struct { char what[32]; int every; W first; W calls; } FAULT;
+typedef struct { char what[32]; int every, overlapped; W first, calls; } FAULT;
 typedef struct { W type, param, bytes; } MECHANISM;
 typedef struct { unsigned char *iv; W iv_bytes, iv_bits; void *bound; W bound_bytes, tag_bits; } GCM;
 
@@ -56,6 +57,7 @@ static LIST list, *real;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FAULT faults[68];
 static int removed, writes_iv, appends_iv;
+static W inside, entered; /* calls that are in the module now; that ever were */
 static struct timespec read_at;
 static ino_t read_ino;
 static W slots[16], slot_count;
@@ -92,6 +94,7 @@ static void read_control(void) {
             if (!strcmp(name, NAMES[i])) {
                 strcpy(faults[i].what, what);
                 faults[i].every = !strcmp(when, "every");
+                faults[i].overlapped = !strcmp(when, "overlapped");
                 faults[i].first = number;
             }
     }
@@ -117,7 +120,7 @@ static W fault(int n) {
     read_control();
     FAULT *found = &faults[n];
     found->calls++;
-    int due = found->what[0] != 0 &&
+    int due = found->what[0] != 0 && !found->overlapped &&
               (found->first == 0 || (found->every ? found->calls % found->first == 0 : found->calls <= found->first));
     strcpy(what, due ? found->what : "");
     W gone = removed && n >= GET_TOKEN_INFO ? (n == GET_TOKEN_INFO || n == OPEN_SESSION ? TOKEN_NOT_PRESENT : DEVICE_REMOVED) : 0;
@@ -171,6 +174,19 @@ static W encrypt(W session, W data, W bytes, unsigned char *out, W *out_bytes) {
     return value;
 }
 
+static W watched(int n, W a, W b, W c, W d, W e, W f, W g, W h) {
+    pthread_mutex_lock(&lock);
+    W before = ++entered, others = inside++;
+    pthread_mutex_unlock(&lock);
+    W value = real->fn[n](a, b, c, d, e, f, g, h);
+    pthread_mutex_lock(&lock);
+    inside--;
+    if (faults[n].overlapped && (others || entered != before))
+        value = strtoul(faults[n].what, NULL, 16);
+    pthread_mutex_unlock(&lock);
+    return value;
+}
+
 static W pass(int n, W a, W b, W c, W d, W e, W f, W g, W h) {
     if (n == INITIALIZE || n == FINALIZE || n == LOGIN)
         note(n);
@@ -181,7 +197,7 @@ static W pass(int n, W a, W b, W c, W d, W e, W f, W g, W h) {
         return encrypt_init(a, (MECHANISM *)b, c);
     if (n == ENCRYPT)
         return encrypt(a, b, c, (unsigned char *)d, (W *)e);
-    value = real->fn[n](a, b, c, d, e, f, g, h);
+    value = watched(n, a, b, c, d, e, f, g, h);
     if (n == OPEN_SESSION && value == 0) {
         pthread_mutex_lock(&lock);
         W i = 0;

@@ -4,11 +4,15 @@ A login holds for the process and ends with the session that made it, so that on
 are opened without a PIN, lent to one thread at a time, and thrown away after any error: nobody knows what the
 token was in the middle of. After an error the login is looked at, too; where it or the token is gone, the
 next call begins anew: module, token, login. A PIN that was rejected is never shown again.
+
+Calls are let in in the order in which they come. Where a module cannot bear it (`makes_alone`), no other call
+is in while one makes or destroys what stays on the token.
 """
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -62,6 +66,7 @@ class Link:
         config: The settings.
 
     Attributes:
+        makes_alone: While what stays on the token is made or destroyed, no other call may be made.
         overlooks_new: What another process made may stay unseen until the module is begun anew.
         refuses_by: What this module says of a ciphertext that does not belong to the key, beside what it
             should.
@@ -69,6 +74,7 @@ class Link:
 
     def __init__(self, config: Pkcs11Config) -> None:
         self.refuses_by: frozenset[str] = frozenset()
+        self.makes_alone = False
         self.overlooks_new = False
         self._config = config
         self._changed = threading.Condition()
@@ -76,7 +82,9 @@ class Link:
         self._token: Token | None = None
         self._login: Session | None = None
         self._idle: list[Worker] = []
+        self._queue: deque[object] = deque()
         self._out = 0
+        self._alone = False
         self._generation = 0
         self._lost = False
         self._device_errors = 0
@@ -107,12 +115,13 @@ class Link:
                 except PKCS11Error as error:
                     _log.info("the module did not end well: %s", name_of(error))
 
-    def run(self, operation: str, act: Callable[[Worker], _T]) -> _T:
+    def run(self, operation: str, act: Callable[[Worker], _T], *, makes: bool = False) -> _T:
         """Do something in a session. Only what a session or a handle that is no more prevented is done again.
 
         Args:
             operation: Ours, as ``crypto.decrypt``: the same value of a module means another thing in each.
             act: What is done. It may be called again, if nothing was done before.
+            makes: Whether it makes or destroys what stays on the token.
 
         Raises:
             DriverError: What *act* raised, or what the module's error means.
@@ -120,7 +129,7 @@ class Link:
         """
         left, began = _MOST_REPEATS, time.monotonic()
         while True:
-            worker = self._take(operation)
+            worker = self._take(operation, alone=makes and self.makes_alone)
             worker.call_began = began
             try:
                 result = act(worker)
@@ -145,15 +154,14 @@ class Link:
             self._give(worker)
             return result
 
-    def _take(self, operation: str) -> Worker:
+    def _take(self, operation: str, *, alone: bool) -> Worker:
         deadline = time.monotonic() + current_call().remaining_s(_WAIT_S)
         with self._changed:
-            while self._lost and self._out:  # the others still use what has to be ended first
-                if not self._changed.wait(deadline - time.monotonic()):
-                    raise _unavailable("the token is gone, and a call to it still waits for an answer")
+            self._wait_for_turn(deadline, alone=alone)
             if self._lost or self._token is None:
                 self._reach()
             self._out += 1
+            self._alone = alone
             if self._idle:
                 return self._idle.pop()
             token, generation = self._token, self._generation
@@ -169,6 +177,19 @@ class Link:
             self._failed(None, "defect")
             raise
         return Worker(session, generation, self._sees_all)
+
+    def _wait_for_turn(self, deadline: float, *, alone: bool) -> None:
+        turn = object()
+        self._queue.append(turn)
+        try:
+            # Where the token is lost, the others still use what has to be ended first.
+            while self._queue[0] is not turn or (self._out and (alone or self._alone or self._lost)):
+                if not self._changed.wait(deadline - time.monotonic()):
+                    state = "gone" if self._lost else "busy"
+                    raise _unavailable(f"the token is {state}, and a call to it still waits for an answer")
+        finally:
+            self._queue.remove(turn)
+            self._changed.notify_all()
 
     def _wait_for_idle(self, deadline: float) -> Worker | None:
         """Return a session that another thread gives back in time. None: nobody of us has any."""

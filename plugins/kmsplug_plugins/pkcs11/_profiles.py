@@ -29,6 +29,7 @@ class Profile(BaseModel):
     refuses_by: tuple[str, ...] = ()
     tells_local: bool = True
     overlooks_new: bool = False
+    makes_alone: bool = False
     withdrawn: tuple[Mechanism, ...] = ()
     env: tuple[str, ...] = ()
     pin: str

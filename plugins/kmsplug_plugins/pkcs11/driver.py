@@ -60,6 +60,7 @@ class Pkcs11Driver(ImportOperations, CryptoOperations, Driver[Pkcs11Config]):
             self._offer = offer
             link.refuses_by = frozenset(offer.profile.refuses_by)
             link.overlooks_new = offer.profile.overlooks_new
+            link.makes_alone = offer.profile.makes_alone
         serial = token.serial.decode("ascii", "replace")
         return ConfigureResult(
             identity=f"pkcs11:{token.manufacturer_id}:{serial}"[:256],

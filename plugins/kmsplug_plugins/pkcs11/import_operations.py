@@ -72,7 +72,7 @@ class ImportOperations(KeyOperations):
                 protection=self._offer.protection,
             )
 
-        return self._link.run("key.get_import_parameters", act)
+        return self._link.run("key.get_import_parameters", act, makes=True)
 
     @declared("key.import")
     def import_key(self, request: ImportKeyParams) -> Key:
@@ -102,7 +102,7 @@ class ImportOperations(KeyOperations):
 
         try:
             # As of an unwrapping: whatever the token says of the bytes, one answer is given.
-            return self._link.run("crypto.unwrap_key", act)
+            return self._link.run("crypto.unwrap_key", act, makes=True)
         except DriverError as error:
             if error.code in _MISFITS:
                 raise _misfit() from None

@@ -68,7 +68,7 @@ class KeyOperations(ABC):
                 )
             return self._described(there)
 
-        return self._link.run("key.create", act)
+        return self._link.run("key.create", act, makes=True)
 
     @declared("key.get")
     def get_key(self, request: KeyParams) -> Key:

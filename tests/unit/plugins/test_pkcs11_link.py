@@ -13,6 +13,8 @@ import pytest
 from kmsplug_plugins.pkcs11 import _link
 from kmsplug_plugins.pkcs11.config import Pkcs11Config
 from kmsplug_plugins.pkcs11.driver import Pkcs11Driver
+from kmsplug_protocol import ErrorCode, encode_frame, jsonrpc
+from kmsplug_sdk import DriverError
 from kmsplug_sdk.testing import DriverClient, run_driver
 from support.host import LONG_S, wait_until
 from support.tokens import Faults, softhsm
@@ -292,3 +294,48 @@ def test_a_device_that_was_said_to_make_the_iv_and_does_not_is_not_trusted_with_
 
     assert code(refused) == "UNSUPPORTED_OPERATION"
     assert "did not" in refused["error"]["message"] or "standard" in refused["error"]["message"]
+
+
+@pytest.mark.parametrize("profile", ["softhsm", "generic"])
+def test_where_a_module_cannot_bear_it_nothing_else_is_asked_while_a_key_is_made(
+    faults: Faults, opened: Opened, profile: str
+) -> None:
+    faults.tell("C_GenerateKey 0x05 overlapped")
+    with opened(profile=profile) as client:
+        for number in range(1000, 1032):
+            client.send(encode_frame(jsonrpc.request("key.create", {"algorithm": "AES_256_GCM"}, number)))
+        answers = [client.receive(LONG_S) for _ in range(32)]
+
+    refused = [answer for answer in answers if "error" in answer]
+    assert (refused == []) is (profile == "softhsm")
+
+
+def test_a_key_that_cannot_be_made_because_another_call_does_not_end_keeps_nobody_waiting_after_that(
+    faults: Faults, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_link, "_WAIT_S", 0.2)
+    with opened():  # for its environment
+        pass
+    link = _link.Link(Pkcs11Config.model_validate(faults.tokens.config))
+    link.makes_alone = True
+    link.open()
+    busy, done = threading.Event(), threading.Event()
+
+    def keep(_worker: _link.Worker) -> None:
+        busy.set()
+        assert done.wait(LONG_S)
+
+    with contextlib.closing(link), ThreadPoolExecutor(1) as pool:
+        hangs = pool.submit(link.run, "crypto.random", keep)
+        assert busy.wait(LONG_S)
+        with pytest.raises(DriverError) as caught:
+            link.run("key.create", lambda _worker: None, makes=True)
+        data = link.run("crypto.random", lambda worker: worker.session.generate_random(64))
+        done.set()
+        hangs.result(LONG_S)
+        made = link.run("key.create", lambda _worker: "made", makes=True)
+
+    assert caught.value.code is ErrorCode.PROVIDER_UNAVAILABLE
+    assert "busy" in caught.value.message
+    assert len(data) == 8
+    assert made == "made"
