@@ -6,8 +6,10 @@
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 from kmsplug_protocol import KeyAlgorithm, KeyState, KeyUsage, Mechanism, Protection
+from kmsplug_protocol.late import late
 
 from . import errors
 from ._events import PluginEvent
@@ -17,10 +19,12 @@ from .client import Host
 from .config import Isolation
 from .errors import KeystoreError, KmsplugError, PluginError
 from .health import Health
-from .keystore import Keystore
-from .resilience import BreakerState, KeystoreStats
-from .shims.envelope_inspect import Inspection, inspect_envelope
-from .shims.envelope_types import Context, KeyHandle, Opened, Rewrap, Rewrapped, Seal, Sealed, Unseal
+
+if TYPE_CHECKING:
+    from .keystore import Keystore
+    from .resilience import BreakerState, KeystoreStats
+    from .shims.envelope_inspect import Inspection, inspect_envelope
+    from .shims.envelope_types import Context, KeyHandle, Opened, Rewrap, Rewrapped, Seal, Sealed, Unseal
 
 __all__ = [
     "BreakerState",
@@ -59,3 +63,10 @@ __all__ = [
 
 # A library does not print: what the plugins log appears when the application configures logging.
 logging.getLogger("kmsplug").addHandler(logging.NullHandler())
+
+# What calls need takes as long to load as all the rest: `Host.open` does it while the drivers start.
+__getattr__, __dir__ = late(
+    __name__,
+    (".keystore", ".resilience", ".shims.envelope_types", ".shims.envelope_inspect"),
+    __all__,
+)

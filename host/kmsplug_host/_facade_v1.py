@@ -4,7 +4,7 @@ import itertools
 import secrets
 from typing import Any, Final
 
-from kmsplug_protocol import BY_WIRE, BatchItem, BatchResult, Capability, Model, Operation, Outcome, Peer
+from kmsplug_protocol import BY_WIRE, Capability, Model, Operation, Outcome, Peer
 from pydantic import ValidationError
 
 from ._connection import Connection
@@ -14,6 +14,7 @@ from ._refusals import refused
 from ._tracing import traceparent
 from .errors import KmsplugError, ProtocolViolation
 
+_BATCH: Final = BY_WIRE["crypto.batch"]
 _NATIVE: Final = "native"
 _HOST_ID: Final = secrets.token_hex(4)
 _calls = itertools.count(1)
@@ -84,17 +85,18 @@ def _accepted(response: dict[str, Any], operation: Operation, redactor: Redactor
     else:
         if getattr(answer, "executed_by", _NATIVE) != _NATIVE:  # [4.3-1]: shims are the host's to name
             raise ProtocolViolation(f"the driver says that it did not do {operation.wire} itself")
-        return _without_secrets(answer, redactor) if isinstance(answer, BatchResult) else answer
+        return _without_secrets(answer, redactor) if operation is _BATCH else answer
     raise problem  # out here, or the other exception would hang on to it
 
 
-def _without_secrets(answer: BatchResult, redactor: Redactor) -> BatchResult:
+def _without_secrets(batch: Any, redactor: Redactor) -> Model:
     """Clean the errors in a batch; the results are payload and stay as they are."""
     items = tuple(
-        item if item.error is None else BatchItem(error=redactor.clean_all(item.error))
-        for item in answer.items
+        item if item.error is None else item.model_copy(update={"error": redactor.clean_all(item.error)})
+        for item in batch.items
     )
-    return answer.model_copy(update={"items": items})
+    cleaned: Model = batch.model_copy(update={"items": items})
+    return cleaned
 
 
 def _without_newer_rows(result: Any) -> Any:

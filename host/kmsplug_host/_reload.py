@@ -37,13 +37,16 @@ class Changeover:
         self._prepared: list[tuple[Plugin, Fleet]] = []
         self._added: list[Plugin] = []
 
-    def prepare(self, deadline: Deadline, *, all_ready: bool = True) -> None:
+    def prepare(
+        self, deadline: Deadline, *, all_ready: bool = True, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
         """Start everything that is new and wait until it is ready; after an error nothing of it is left.
 
         Args:
             deadline: For all of it.
             all_ready: Whether a plugin that does not start is an error; else it goes on trying, or is in
                 quarantine.
+            meanwhile: Called once when everything has been started, before the waiting.
 
         Raises:
             KmsplugError: A process did not start.
@@ -58,6 +61,7 @@ class Changeover:
                     plugin.start()
                 else:
                     self._prepared.append((plugin, plugin.prepare(spec)))
+            meanwhile()
             for _, fleet in self._prepared:
                 fleet.wait_ready(deadline)
             for plugin in self._added:

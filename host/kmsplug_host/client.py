@@ -3,47 +3,48 @@
 However a program leaves the ``with`` block, no driver process stays behind, and leaving takes bounded time.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from ._deadline import Deadline, caller_deadline
-from ._envelope_operations import open_bytes, view_of
+from ._deadline import Deadline
 from ._events import Events, PluginEvent
 from ._launch import PluginSpec, prepare_plugins
 from ._plugin import Plugin
 from ._redaction import Redactor
 from ._reload import Changeover
 from ._replica import START_DEADLINE_S
-from ._resolver import is_allowed, unmet
 from ._status import PluginStatus
 from ._supervisor import Supervisor, run_together
-from .catalog import CatalogHandle
 from .config import Source as SettingsSource
 from .config import load
 from .errors import ConfigurationError, InvalidArgument, PluginUnavailable
 from .health import DeepChecks, Health, check_health
-from .keystore import Keystore
-from .resilience import KeystoreStats
-from .shims import envelope_open, envelope_recipients, envelope_stream
-from .shims.envelope_types import (
-    Context,
-    KeyHandle,
-    Opened,
-    Progress,
-    Rewrap,
-    Rewrapped,
-    Sink,
-    Source,
-    Unseal,
-)
-from .shims.registry import ENVELOPE
+
+if TYPE_CHECKING:  # what calls need is loaded while the first drivers start: see `Host._change`
+    from types import TracebackType
+
+    from ._keyring import Keyring
+    from .catalog import CatalogHandle
+    from .keystore import Keystore
+    from .resilience import KeystoreStats
+    from .shims.envelope_types import (
+        Context,
+        KeyHandle,
+        Opened,
+        Progress,
+        Rewrap,
+        Rewrapped,
+        Sink,
+        Source,
+        Unseal,
+    )
 
 _DRAIN_S: Final = 4.0  # for calls in flight, then for a driver to end by itself
 _LINGER_S: Final = 1.0  # for calls on a removed plugin that began while their keystore moved to another one
@@ -72,7 +73,7 @@ class Host:
         self._closed = False
         self._plugins: dict[str, Plugin] = {}
         self._others: list[Plugin] = []  # that come or go by a reload
-        self._keystores: dict[str, Keystore] = {}
+        self._loaded: Keyring | None = None
         self._catalog: CatalogHandle | None = None
 
     @classmethod
@@ -129,8 +130,8 @@ class Host:
         self._supervisor.close()
         for plugin in plugins:
             plugin.dismiss("the host is closed")
-        for keystore in self._keystores.values():
-            keystore.close()
+        if self._loaded is not None:
+            self._loaded.close()
         run_together([functools.partial(plugin.close, deadline) for plugin in plugins], "kmsplug-close")
         if self._catalog is not None:
             self._catalog.close()
@@ -190,17 +191,15 @@ class Host:
         Raises:
             ConfigurationError: There is none of this name.
         """
-        try:
-            return self._keystores[name]
-        except KeyError:
-            known = ", ".join(sorted(self._keystores)) or "none"
-            raise ConfigurationError(
-                f"{self._source.name}: no keystore {name!r}, there are: {known}"
-            ) from None
+        keystore = self._keyring.get(name)
+        if keystore is None:
+            known = ", ".join(sorted(self.keystores())) or "none"
+            raise ConfigurationError(f"{self._source.name}: no keystore {name!r}, there are: {known}")
+        return keystore
 
     def keystores(self) -> tuple[str, ...]:
         """Return the names of the keystores that were opened."""
-        return tuple(self._keystores)
+        return self._keyring.names()
 
     def decrypt(
         self,
@@ -228,7 +227,8 @@ class Host:
             InvalidCiphertext: The bytes do not belong to this key and context.
             AccessDenied: No keystore here may open it.
         """
-        return open_bytes(ciphertext, self._opening(context, keys, tenant, min_generation, timeout))
+        keyring = self._keyring
+        return keyring.decrypt(ciphertext, keyring.request(context, keys, tenant, min_generation, timeout))
 
     def decrypt_stream(
         self,
@@ -246,8 +246,9 @@ class Host:
 
         After an error the sink holds a genuine beginning, but not all: throw it away.
         """
-        request = self._opening(context, keys, tenant, min_generation, timeout)
-        return envelope_stream.open_stream(source, sink, request, progress)
+        keyring = self._keyring
+        request = keyring.request(context, keys, tenant, min_generation, timeout)
+        return keyring.decrypt_stream(source, sink, request, progress)
 
     def rewrap(
         self,
@@ -262,9 +263,9 @@ class Host:
         timeout: float | None = None,
     ) -> Rewrapped:
         """Replace who can open an envelope, opening it as `decrypt` does. See `Keystore.rewrap`."""
-        change = envelope_recipients.Change(add, remove, expect_generation, require_same_strength)
-        request = self._opening(context, None, tenant, None, timeout)
-        return envelope_recipients.rewrap_bytes(view_of(ciphertext), request, change)
+        keyring = self._keyring
+        change = keyring.change(add, remove, expect_generation, require_same_strength)
+        return keyring.rewrap(ciphertext, keyring.request(context, None, tenant, None, timeout), change)
 
     def rewrap_stream(
         self,
@@ -281,9 +282,10 @@ class Host:
         timeout: float | None = None,
     ) -> Rewrap:
         """Write the envelope in *source* to *sink* with other recipients. As `rewrap` otherwise."""
-        change = envelope_recipients.Change(add, remove, expect_generation, require_same_strength)
-        request = self._opening(context, None, tenant, None, timeout)
-        return envelope_recipients.rewrap_stream(source, sink, request, change, progress)
+        keyring = self._keyring
+        change = keyring.change(add, remove, expect_generation, require_same_strength)
+        request = keyring.request(context, None, tenant, None, timeout)
+        return keyring.rewrap_stream(source, sink, request, change, progress)
 
     def plugins(self) -> tuple[PluginStatus, ...]:
         """Return a snapshot of every plugin."""
@@ -292,7 +294,7 @@ class Host:
     def stats(self) -> tuple[KeystoreStats, ...]:
         """Return a snapshot of every keystore: calls, retries, failures, breaker, load."""
         self._refuse_forked()
-        return tuple(map(_stats, self._keystores.values()))
+        return self._keyring.stats()
 
     def health(self, plugin: str, *, deep: bool = False, timeout: float | None = None) -> Health:
         """Check one plugin, whatever the others do.
@@ -318,9 +320,10 @@ class Host:
         """Go over to other plugins and keystores; or raise, and nothing has changed."""
         specs = prepare_plugins(settings, _plugins_of(settings, self._wanted), self._redactor)
         change = Changeover(self._plugins, specs, self._make)
-        change.prepare(Deadline.after(START_DEADLINE_S), all_ready=all_ready)
+        deadline = Deadline.after(START_DEADLINE_S)
+        change.prepare(deadline, all_ready=all_ready, meanwhile=lambda: self._keyring)
         try:
-            _check_requirements(settings, change)
+            self._keyring.check_requirements(settings, change)
         except ConfigurationError:
             change.undo()
             raise
@@ -350,23 +353,19 @@ class Host:
             self._others.append(plugin)
         return plugin
 
+    @property
+    def _keyring(self) -> Keyring:
+        """The keystores; loaded at the first use, which is while the first drivers start."""
+        if self._loaded is None:
+            from ._keyring import Keyring  # noqa: PLC0415
+
+            self._loaded = Keyring()
+        return self._loaded
+
     def _rebind(self) -> None:
         """Put the keystores on the plugins of the configuration."""
-        before, after = dict(self._keystores), {}
         old, self._catalog = self._catalog, self._make_catalog()
-        for name, settings in self._source.settings.all_keystores().items():
-            plugin = self._plugins.get(settings.plugin)
-            if plugin is None:  # not wanted when the host was opened
-                continue
-            keystore = before.pop(name, None)
-            if keystore is None:
-                keystore = Keystore(name, settings, plugin, self._catalog)
-            else:
-                keystore.rebind(settings, plugin, self._catalog)
-            after[name] = keystore
-        self._keystores = after  # at once: somebody may be asking for one
-        for keystore in before.values():
-            keystore.remove()
+        self._keyring.rebind(self._source, self._plugins, self._catalog)
         if old is not None:
             old.close()
 
@@ -379,42 +378,6 @@ class Host:
         if os.getpid() != self._pid:
             raise PluginUnavailable("the host was opened in another process")
 
-    def _opening(
-        self,
-        context: Mapping[str, str] | Context | None,
-        keys: Sequence[str] | None,
-        tenant: str | None,
-        min_generation: int | None,
-        timeout: float | None,
-    ) -> envelope_open.Request:
-        keystores = [
-            keystore
-            for keystore in self._keystores.values()
-            if keystore.settings.auto_decrypt and is_allowed(keystore.settings, ENVELOPE)
-        ]
-        if timeout is not None:
-            deadline = caller_deadline(timeout)
-        else:
-            deadline = Deadline(max((keystore.deadline(None).at for keystore in keystores), default=0.0))
-        return envelope_open.Request(
-            keystores=keystores,
-            context=context,
-            tenant=tenant,
-            keys=keys,
-            min_generation=min_generation,
-            deadline=deadline,
-        )
-
-
-def _stats(keystore: Keystore) -> KeystoreStats:
-    keys = keystore.data_keys
-    return replace(
-        keystore.resilience.stats(),
-        data_keys=len(keys),
-        data_key_hits=keys.hits,
-        data_key_misses=keys.misses,
-    )
-
 
 def version() -> str:
     """Return the version of this library."""
@@ -424,17 +387,6 @@ def version() -> str:
         return metadata.version("kmsplug")
     except metadata.PackageNotFoundError:  # a source tree on the path, not installed
         return "0"
-
-
-def _check_requirements(source: SettingsSource, change: Changeover) -> None:
-    """Refuse to open a keystore that will not get what it requires."""
-    has = source.settings.catalog is not None
-    for name, keystore in source.settings.all_keystores().items():
-        opened = change.opened(keystore.plugin)
-        for reason in () if opened is None else unmet(opened.capabilities, keystore, catalog=has):
-            raise ConfigurationError(
-                f"{source.name}: keystores.{name}.require: {reason}", keystore=name, plugin=keystore.plugin
-            )
 
 
 def _plugins_of(source: SettingsSource, keystores: Collection[str] | None) -> set[str]:

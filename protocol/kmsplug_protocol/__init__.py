@@ -1,6 +1,8 @@
 """The wire contract of kmsplug: messages, frames, error codes, capabilities. SPEC.md is its text."""
 
-from . import _platform, cobblestone, dcbor, jsonrpc  # noqa: F401 - the first refuses what we cannot run on
+from typing import TYPE_CHECKING
+
+from . import _platform, jsonrpc  # noqa: F401 - the first refuses what we cannot run on
 from .binary import Bytes, Secret, SecretBytes, decode_base64, encode_base64
 from .capabilities import Capability
 from .error_facts import ERROR_FACTS, ErrorFact
@@ -21,69 +23,7 @@ from .framing import (
     decode_frame,
     encode_frame,
 )
-from .messages.crypto import (
-    BatchCall,
-    BatchItem,
-    BatchParams,
-    BatchResult,
-    DecapsulateParams,
-    DecryptParams,
-    DecryptResult,
-    DeriveParams,
-    EncapsulateParams,
-    EncapsulateResult,
-    EncryptParams,
-    EncryptResult,
-    GenerateDataKeyParams,
-    GenerateDataKeyResult,
-    MacParams,
-    MacResult,
-    RandomParams,
-    RandomResult,
-    ReEncryptParams,
-    ReEncryptResult,
-    SharedSecretResult,
-    SignParams,
-    SignResult,
-    UnwrapKeyParams,
-    UnwrapKeyResult,
-    VerifyMacParams,
-    VerifyParams,
-    VerifyResult,
-    WrapKeyParams,
-    WrapKeyResult,
-)
-from .messages.keys import (
-    AliasParams,
-    BackupResult,
-    CreateKeyParams,
-    GetImportParametersParams,
-    GetImportParametersResult,
-    GetPublicKeyParams,
-    GetPublicKeyResult,
-    GetRegionParams,
-    GetRegionResult,
-    ImportKeyParams,
-    Key,
-    KeyParams,
-    KeyVersion,
-    ListKeysParams,
-    ListKeysResult,
-    ListVersionsParams,
-    ListVersionsResult,
-    ReconcileParams,
-    ReconcileResult,
-    RestoreParams,
-    ScheduleDeletionParams,
-    SetStateParams,
-    TagKeyParams,
-    TransformAccessParams,
-    TransformAccessResult,
-    ValidateAccessParams,
-    ValidateKeyParams,
-    ValidationResult,
-)
-from .messages.keystores import EmptyResult, KeystoreParams, KeystoreResult, ProvisionParams, TrustParams
+from .late import late
 from .messages.plugin import (
     CancelParams,
     ConfigureParams,
@@ -120,6 +60,71 @@ from .types import (
 )
 from .untrusted import untrusted
 from .version import KNOWN_VERSIONS, PROTOCOL_VERSION, negotiate
+
+if TYPE_CHECKING:
+    from .messages.crypto import (
+        BatchCall,
+        BatchItem,
+        BatchParams,
+        BatchResult,
+        DecapsulateParams,
+        DecryptParams,
+        DecryptResult,
+        DeriveParams,
+        EncapsulateParams,
+        EncapsulateResult,
+        EncryptParams,
+        EncryptResult,
+        GenerateDataKeyParams,
+        GenerateDataKeyResult,
+        MacParams,
+        MacResult,
+        RandomParams,
+        RandomResult,
+        ReEncryptParams,
+        ReEncryptResult,
+        SharedSecretResult,
+        SignParams,
+        SignResult,
+        UnwrapKeyParams,
+        UnwrapKeyResult,
+        VerifyMacParams,
+        VerifyParams,
+        VerifyResult,
+        WrapKeyParams,
+        WrapKeyResult,
+    )
+    from .messages.keys import (
+        AliasParams,
+        BackupResult,
+        CreateKeyParams,
+        GetImportParametersParams,
+        GetImportParametersResult,
+        GetPublicKeyParams,
+        GetPublicKeyResult,
+        GetRegionParams,
+        GetRegionResult,
+        ImportKeyParams,
+        Key,
+        KeyParams,
+        KeyVersion,
+        ListKeysParams,
+        ListKeysResult,
+        ListVersionsParams,
+        ListVersionsResult,
+        ReconcileParams,
+        ReconcileResult,
+        RestoreParams,
+        ScheduleDeletionParams,
+        SetStateParams,
+        TagKeyParams,
+        TransformAccessParams,
+        TransformAccessResult,
+        ValidateAccessParams,
+        ValidateKeyParams,
+        ValidationResult,
+    )
+    from .messages.keystores import EmptyResult, KeystoreParams, KeystoreResult, ProvisionParams, TrustParams
 
 __all__ = [
     "BY_API",
@@ -238,8 +243,6 @@ __all__ = [
     "VerifyResult",
     "WrapKeyParams",
     "WrapKeyResult",
-    "cobblestone",
-    "dcbor",
     "decode_base64",
     "decode_frame",
     "encode_base64",
@@ -249,3 +252,6 @@ __all__ = [
     "negotiate",
     "untrusted",
 ]
+
+# The messages of operations on keys are half of what there is to load: they are, when the first is asked for.
+__getattr__, __dir__ = late(__name__, (".messages.crypto", ".messages.keys", ".messages.keystores"), __all__)

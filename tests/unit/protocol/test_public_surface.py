@@ -27,12 +27,14 @@ def order(name: str) -> tuple[int, str]:
 
 
 def imported(package: ModuleType) -> list[str]:
-    tree = ast.parse(inspect.getsource(package))
-    assert all(isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign)) for node in tree.body), "imports only"
+    body = ast.parse(inspect.getsource(package)).body
+    late = [node for found in body if isinstance(found, ast.If) for node in found.body]  # TYPE_CHECKING
+    body = [node for node in body if not isinstance(node, ast.If)] + late
+    assert all(isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign)) for node in body), "imports only"
     return [
         alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
+        for node in body
+        if isinstance(node, ast.ImportFrom) and node.module not in ("typing", "late")
         for alias in node.names
         if not alias.name.startswith("_")
     ]
