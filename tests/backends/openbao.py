@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import ssl
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from support.lifeline import running
 from support.loopback import free_port
 
 START_S: Final = 30.0
@@ -62,6 +62,7 @@ class OpenBao:
     root: str = ""
     _unseal_key: str = ""
     _process: subprocess.Popen[bytes] | None = None
+    _running: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def url(self) -> str:
@@ -82,13 +83,13 @@ class OpenBao:
         }
         (self.folder / "bao.json").write_text(json.dumps(config))
         with (self.folder / "bao.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [binary(), "server", f"-config={self.folder / 'bao.json'}"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={"HOME": str(self.folder), "PATH": os.defpath},
-                start_new_session=True,
+            self._process = self._running.enter_context(
+                running(
+                    [binary(), "server", f"-config={self.folder / 'bao.json'}"],
+                    stdout=log,
+                    stderr=log,
+                    env={"HOME": str(self.folder), "PATH": os.defpath},
+                )
             )
         self._wait()
         if not self._unseal_key:
@@ -102,10 +103,9 @@ class OpenBao:
     def stop(self) -> None:
         """End it, whatever it does."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(_CALL_S)
+            self._process.kill()
             self._process = None
+        self._running.close()
 
     def seal(self) -> None:
         """Seal it: it answers, and refuses."""

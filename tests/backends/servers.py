@@ -3,20 +3,19 @@
 import contextlib
 import http.client
 import os
-import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from backends.environments import python_of
+from support.lifeline import running
 from support.loopback import free_port
 
 _HERE: Final = Path(__file__).parent
 _START_S: Final = 60.0
-_END_S: Final = 10.0
 
 
 @contextlib.contextmanager
@@ -46,7 +45,7 @@ def localstack() -> Iterator[str]:
             "LS_LOG": "error",
         }
         command: list[str | Path] = [python, _HERE / "localstack_server.py"]
-        with _running(command, settings, port, "kms"):
+        with _answering(command, settings, port, "kms"):
             yield f"http://127.0.0.1:{port}"
 
 
@@ -60,33 +59,24 @@ def moto() -> Iterator[str]:
     python, port = python_of("moto"), free_port()
     with tempfile.TemporaryDirectory(prefix="kmsplug-moto-") as folder:
         command: list[str | Path] = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        with _running(command, {"HOME": folder}, port, "kms", "sts"):
+        with _answering(command, {"HOME": folder}, port, "kms", "sts"):
             yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
-def _running(
-    command: Sequence[str | Path], settings: Mapping[str, str], port: int, *services: str
+def _answering(
+    command: list[str | Path], settings: Mapping[str, str], port: int, *services: str
 ) -> Iterator[None]:
     environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", **settings}
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            if not all(_answers(process, port, service) for service in services):
-                output.seek(0)
-                text = output.read()[-2000:].decode(errors="replace")
-                raise AssertionError(f"the server did not start: status {process.poll()}\n{text}")
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_END_S)
-                    break
+    with (
+        tempfile.TemporaryFile() as output,
+        running(command, stdout=output, stderr=output, env=environment) as process,
+    ):
+        if not all(_answers(process, port, service) for service in services):
+            output.seek(0)
+            text = output.read()[-2000:].decode(errors="replace")
+            raise AssertionError(f"the server did not start: status {process.poll()}\n{text}")
+        yield
 
 
 # One harmless call of each service: the servers load a service when first asked for it, which takes seconds.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.lifeline import running
 
 PICTURES = Path(__file__).resolve().parents[2] / "build" / "pictures"
 """Where a run of the tests keeps what it saw."""
@@ -69,13 +70,12 @@ def browser(folder: Path) -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if driver is None or chromium is None:
         pytest.skip(_NO_CHROMIUM)
-    process = subprocess.Popen(
+    with running(
         [driver, "--port=0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
-    )
-    try:
+    ) as process:
         address = f"http://127.0.0.1:{_port(process)}"
         options = {
             "binary": chromium,
@@ -92,11 +92,6 @@ def browser(folder: Path) -> Iterator[Browser]:
         finally:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(urllib.request.Request(session, method="DELETE"), timeout=_START_S)
-    finally:
-        process.terminate()
-        process.wait(_START_S)
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def _port(process: "subprocess.Popen[bytes]") -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from support.lifeline import if_we_end
 
 PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 _LONG_S = 60
@@ -38,8 +39,10 @@ def postgres() -> Iterator[str]:
             f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c shared_buffers=16MB"
         )
         _run(owner, "pg_ctl", "-D", data, "-o", settings, "-w", "-l", data / "log", "start")
+        pid = (data / "postmaster.pid").read_text().split()[0]
         try:
-            yield f"postgresql://kmsplug@/postgres?host={folder}"
+            with if_we_end("kill", "-s", "QUIT", pid):  # stops at once
+                yield f"postgresql://kmsplug@/postgres?host={folder}"
         finally:
             _run(owner, "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
     finally:

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.lifeline import running
 
 SOURCES = Path(__file__).parents[1] / "pkcs11"
 
@@ -167,6 +169,7 @@ def _kryoptic(folder: Path) -> Iterator[Tokens]:
     yield _initialised(Tokens(module, "kmsplug", "12345678", {"KRYOPTIC_CONF": str(conf)}), slot=1)
 
 
+_START_S = 20
 _OPENCRYPTOKI_SLOT = 3  # of the soft token, in the configuration that is installed
 
 
@@ -184,22 +187,27 @@ def _opencryptoki(folder: Path) -> Iterator[Tokens]:
         pytest.skip("OPENCRYPTOKI NOT CHECKED: its daemon is run by root")
     with (Path(gettempdir()) / "kmsplug-opencryptoki.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        running = psutil.pid_exists(_daemon_pid())
-        if not running:
-            try:
-                run([daemon])  # returns when it is ready, and goes on in the background
-            except AssertionError as error:
-                pytest.skip(f"OPENCRYPTOKI NOT CHECKED: its daemon does not start here: {error}")
-        try:
+        with _slot_daemon(daemon):
             there = run([tool, "--module", str(module), "--list-token-slots"])
             if "kmsplug" not in there and "uninitialized" not in there:
                 pytest.skip("OPENCRYPTOKI NOT CHECKED: its soft token is in use by somebody else")
             yield _initialised(Tokens(module, "kmsplug", "12345678"), slot=_OPENCRYPTOKI_SLOT)
-        finally:
-            if not running and (pid := _daemon_pid()) and psutil.pid_exists(pid):
-                started = psutil.Process(pid)
-                started.terminate()
-                started.wait(10)
+
+
+@contextmanager
+def _slot_daemon(program: str) -> Iterator[None]:
+    """Run openCryptoki's daemon, unless it runs already."""
+    if psutil.pid_exists(_daemon_pid()):
+        yield
+        return
+    with running([program, "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:
+        until = time.monotonic() + _START_S
+        while _daemon_pid() != daemon.pid:
+            if daemon.poll() is not None:
+                pytest.skip("OPENCRYPTOKI NOT CHECKED: its daemon does not start here")
+            assert time.monotonic() < until, "openCryptoki's daemon does not get ready"
+            time.sleep(0.01)
+        yield
 
 
 def _daemon_pid() -> int:
