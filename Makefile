@@ -26,7 +26,7 @@ soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers
 	tests/process/test_pkcs11_process.py tests/process/test_pkcs11_rotation.py \
 	tests/chaos tests/conformance/test_mutate.py tests/fuzz tests/zoo tests/process/test_resilience_provider.py \
 	tests/unit/host/test_envelope_properties.py tests/cli/test_envelope_large.py tests/live/test_vault_conformance.py \
-	tests/backends/test_aws_conformance.py
+	tests/backends/test_aws_conformance.py tests/conformance/test_azure.py
 
 lint: $(VENV)/.dev ## style and import directions
 	@$(BIN)/ruff check .

@@ -25,7 +25,8 @@ _HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
     "512": hashes.SHA512(),
 }
 _FITTING: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
-_POOL: Final = 16  # RSA keys are slow to make: a vault has so many of each size, in turn
+# RSA keys are slow to make: a vault has so many of each size, in turn.
+_POOLS: Final = {2048: 16, 3072: 8, 4096: 4}
 _IV: Final = 12
 _TAG: Final = 16
 
@@ -69,7 +70,7 @@ class Material:
 def new_material(kty: str, size: int, curve: str) -> Material:
     """Return new material."""
     match kty.removesuffix("-HSM"):
-        case "RSA" if size in (2048, 3072, 4096):
+        case "RSA" if size in _POOLS:
             return Material(private=_next_of(size))
         case "EC" if curve in _CURVES:
             return Material(elliptic=ec.generate_private_key(_CURVES[curve]), curve=curve)
@@ -82,7 +83,7 @@ def _next_of(size: int) -> rsa.RSAPrivateKey:
     """Return a new key, until there are enough of them; then the one that was given out longest ago."""
     with _lock:
         pool = _pools.setdefault(size, [])
-        full = len(pool) >= _POOL
+        full = len(pool) >= _POOLS[size]
         pool.append(pool.pop(0) if full else rsa.generate_private_key(65537, size))
         return pool[-1]
 
