@@ -13,6 +13,7 @@ from kmsplug_protocol.late import late
 
 from . import errors
 from ._events import PluginEvent
+from ._evidence import RowReport, RowStatus
 from ._meter import CallFailure, CallSeries
 from ._status import PluginState, PluginStatus, ReplicaRole, ReplicaStatus
 from .client import Host
@@ -54,6 +55,8 @@ __all__ = [
     "ReplicaStatus",
     "Rewrap",
     "Rewrapped",
+    "RowReport",
+    "RowStatus",
     "Seal",
     "Sealed",
     "Unseal",

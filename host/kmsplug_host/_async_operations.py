@@ -38,6 +38,7 @@ from kmsplug_protocol import (
 )
 
 from ._envelope_operations import Format
+from ._evidence import RowReport
 from ._resolver import Offer
 from ._workers import Workers
 from .keystore import Keystore
@@ -734,6 +735,12 @@ class AsyncOperations:
             progress=progress,
             timeout=timeout,
         )
+
+    async def probe(
+        self, key_ids: Sequence[str] = (), *, timeout: float | None = None
+    ) -> tuple[RowReport, ...]:
+        """Try out what the driver promises: what needs no key, and with some keys all that they can do."""
+        return await self._workers.run(self._keystore.probe, key_ids, timeout=timeout)
 
     async def can_do(
         self, operation: str, key_id: str | None = None, *, timeout: float | None = None

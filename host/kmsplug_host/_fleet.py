@@ -9,13 +9,17 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
+
+from kmsplug_protocol import BY_WIRE
 
 from ._deadline import Deadline
+from ._evidence import Evidence
 from ._handshake import Login, Opened
 from ._launch import PluginSpec
 from ._observe import Observer
 from ._replica import Replica, Shared
+from ._rows import Rows
 from ._status import PluginState, ReplicaRole
 from ._supervisor import Supervisor, run_together
 from .errors import KmsplugError, PluginUnavailable
@@ -54,6 +58,7 @@ class Fleet:
         self._shared = Shared(spec, self._login, supervisor, changed, self._moved, self._is_covered, observer)
         self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
         self.working: tuple[Replica, ...] = ()
+        self.evidence = Evidence(spec.name)
         self._replaced: list[Replica] = []
         self._awaits_release = False
         self.retired = False
@@ -87,6 +92,24 @@ class Fleet:
     def opened(self) -> Opened | None:
         """What a handshake told, if there was one."""
         return next((replica.opened for replica in self.replicas if replica.opened), None)
+
+    @property
+    def rows(self) -> Rows | None:
+        """What is believed of the driver's promises; None: there was no handshake."""
+        opened = self.opened
+        return None if opened is None else self.evidence.rows(opened.capabilities)
+
+    def ask(self, wire: str, deadline: Deadline, **arguments: Any) -> Any:
+        """Make one call on a process that is ready, whether the fleet is in use or not.
+
+        Raises:
+            KmsplugError: What the driver refused, or what happened instead of an answer.
+        """
+        ready = next((replica for replica in self.replicas if replica.usable), None)
+        if ready is None or ready.opened is None:
+            raise self.unavailable("no driver process is ready")
+        operation = BY_WIRE[wire]
+        return ready.opened.facade.call(operation, operation.params(**arguments), deadline)
 
     @property
     def lost(self) -> str | None:

@@ -4,12 +4,14 @@
 operation, which take longer to load than what starts a driver.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ._deadline import Deadline, caller_deadline
 from ._envelope_operations import open_bytes, view_of
 from ._plugin import Plugin
+from ._probing import probe_at_open
 from ._reload import Changeover
 from ._resolver import is_allowed, unmet
 from .catalog import CatalogHandle
@@ -71,16 +73,20 @@ class Keyring:
             keystore.remove()
 
     @staticmethod
-    def check_requirements(source: SettingsSource, change: Changeover) -> None:
-        """Refuse to open a keystore that will not get what it requires.
+    def check(source: SettingsSource, change: Changeover) -> None:
+        """Try what was asked for, and refuse to open a keystore that will not get what it requires.
 
         Raises:
-            ConfigurationError: Names the keystore, what it requires, and why it is not to be had.
+            ConfigurationError: Names the keystore, what it requires, and why it is not to be had; or a key
+                that is not there to be tried with.
         """
         has = source.settings.catalog is not None
         for name, keystore in source.settings.all_keystores().items():
-            opened = change.opened(keystore.plugin)
-            for reason in () if opened is None else unmet(opened.capabilities, keystore, catalog=has):
+            fleet = change.fleet(keystore.plugin)
+            if fleet is None or fleet.rows is None:
+                continue
+            probe_at_open(fleet, name, keystore)
+            for reason in unmet(fleet.rows, keystore, catalog=has):
                 raise ConfigurationError(
                     f"{source.name}: keystores.{name}.require: {reason}",
                     keystore=name,
@@ -165,4 +171,5 @@ def _stats(keystore: Keystore) -> KeystoreStats:
         data_keys=len(keys),
         data_key_hits=keys.hits,
         data_key_misses=keys.misses,
+        rows=Counter(report.status for report in keystore.evidence.report()),
     )

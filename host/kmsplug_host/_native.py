@@ -3,16 +3,13 @@
 What is learnt about the provider is kept here and forgotten when the keystore goes over to another one.
 """
 
-import logging
 import secrets
 import threading
 from typing import Any, Final
 
 from kmsplug_protocol import (
     BY_WIRE,
-    Capability,
     Key,
-    KeyAlgorithm,
     Meta,
     Model,
     Nature,
@@ -22,6 +19,7 @@ from kmsplug_protocol import (
 )
 
 from ._deadline import Deadline
+from ._evidence import Evidence
 from ._plugin import Plugin
 from ._rows import Rows
 from .config import KeystoreSettings
@@ -29,8 +27,6 @@ from .errors import KmsplugError
 from .resilience import Resilience
 
 _MAX_DESCRIBED: Final = 4096  # keys whose unchanging description is remembered
-
-_log = logging.getLogger("kmsplug.shims")
 
 
 class Native:
@@ -48,7 +44,6 @@ class Native:
         self.plugin = plugin
         self.resilience = Resilience(name, settings, plugin)
         self._lock = threading.Lock()
-        self._rows: tuple[tuple[Capability, ...], Rows] | None = None
         self._forget()
 
     def rebind(self, settings: KeystoreSettings, plugin: Plugin) -> None:
@@ -60,9 +55,6 @@ class Native:
 
     def _forget(self) -> None:
         self._described: dict[str, Key] = {}
-        self.proven: set[str] = set()
-        self._unbound: frozenset[KeyAlgorithm | None] = frozenset()
-        self._rows = None
 
     def forget_descriptions(self) -> None:
         """Describe every key anew: an alias may name another one."""
@@ -81,24 +73,12 @@ class Native:
         Raises:
             PluginUnavailable: It was never ready.
         """
-        told = self.plugin.opened.capabilities
-        known = self._rows
-        if known is None or known[0] is not told:
-            known = self._rows = (told, Rows(told, self._unbound))
-        return known[1]
+        return self.plugin.rows
 
-    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
-        """Believe no more that associated data are authenticated for keys of an algorithm."""
-        with self._lock:
-            if algorithm in self._unbound:
-                return
-            self._unbound |= {algorithm}
-            self._rows = None
-        _log.warning(
-            "%s: the driver promises to authenticate associated data for %s keys and ignores it: withdrawn",
-            self.name,
-            algorithm or "all",
-        )
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of these promises."""
+        return self.plugin.evidence
 
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return what never changes about a key: canonical id, algorithm, usage, protection."""

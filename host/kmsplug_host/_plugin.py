@@ -13,12 +13,14 @@ from kmsplug_protocol import Model, Operation
 
 from ._deadline import Deadline
 from ._events import Events
+from ._evidence import Evidence
 from ._fleet import Fleet
 from ._handshake import Opened
 from ._launch import PluginSpec
 from ._observe import Observer
 from ._redaction import Redactor
 from ._replica import Replica
+from ._rows import Rows
 from ._status import PluginState, PluginStatus, ReplicaRole, overall_state
 from ._supervisor import Supervisor
 from .errors import PluginUnavailable
@@ -95,14 +97,31 @@ class Plugin:
         return opened
 
     @property
-    def found(self) -> Opened | None:
-        """What the handshake told; None: it never became ready."""
-        return self._fleet.opened
+    def fleet(self) -> Fleet:
+        """The processes that do the work."""
+        return self._fleet
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of the driver's promises."""
+        return self._fleet.evidence
+
+    @property
+    def rows(self) -> Rows:
+        """What is believed of the driver's promises.
+
+        Raises:
+            PluginUnavailable: The plugin never became ready.
+        """
+        rows = self._fleet.rows
+        if rows is None:
+            raise PluginUnavailable(self._closed or "the driver has never been ready", plugin=self.name)
+        return rows
 
     def offers(self, operation: Operation) -> bool:
-        """Tell whether the driver promises an operation."""
-        opened = self._fleet.opened
-        return opened is not None and any(row.operation == operation.wire for row in opened.capabilities)
+        """Tell whether the driver promises an operation, as far as it is believed."""
+        rows = self._fleet.rows
+        return rows is not None and bool(rows.of(operation.wire))
 
     def call(
         self, operation: Operation, params: Model, deadline: Deadline, attempt_s: float | None = None

@@ -16,7 +16,7 @@ from kmsplug_protocol import (
 from pydantic import ValidationError
 
 from ._redaction import Redactor
-from .errors import KmsplugError, ProtocolViolation, error_class
+from .errors import KmsplugError, ProtocolViolation, UnsupportedOperation, error_class
 
 _NUMBERS: Final = {
     jsonrpc.METHOD_NOT_FOUND: ErrorCode.UNSUPPORTED_OPERATION,
@@ -79,7 +79,10 @@ def refused(error: Any, operation: Operation, params: Model, redactor: Redactor)
         details = details.model_copy(update={"hint": None, "path": None, "causes": (), "vendor": vendor})
     elif operation.wire in _UNWRAPS:
         details = details.model_copy(update={"causes": ()})
-    return from_wire(text, details, redactor, may_have_acted=operation.changes)
+    refusal = from_wire(text, details, redactor, may_have_acted=operation.changes)
+    if isinstance(refusal, UnsupportedOperation):
+        refusal.unknown_method = number == jsonrpc.METHOD_NOT_FOUND
+    return refusal
 
 
 def from_wire(message: str, data: ErrorData, redactor: Redactor, *, may_have_acted: bool) -> KmsplugError:

@@ -7,7 +7,6 @@ from typing import Final
 
 from ._deadline import Deadline
 from ._fleet import Fleet
-from ._handshake import Opened
 from ._launch import PluginSpec
 from ._plugin import Plugin
 from ._supervisor import run_together
@@ -69,12 +68,12 @@ class Changeover:
                     plugin.wait_ready(deadline)
             on_failure.pop_all()
 
-    def opened(self, name: str) -> Opened | None:
-        """Return what the handshake of a plugin's new processes told, if there are any and one is ready."""
+    def fleet(self, name: str) -> Fleet | None:
+        """Return a plugin's new processes, if there are any."""
         for plugin, fleet in self._prepared:
             if plugin.name == name:
-                return fleet.opened
-        return next((plugin.found for plugin in self._added if plugin.name == name), None)
+                return fleet
+        return next((plugin.fleet for plugin in self._added if plugin.name == name), None)
 
     def commit(self) -> dict[str, Plugin]:
         """Let the new processes do the work, and return all plugins by name."""

@@ -5,7 +5,8 @@ the keystore forbids it. What neither does goes to the driver all the same, whos
 and the reason why no shim stood in is added to it.
 """
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -131,7 +132,7 @@ class Resolver:
         """See once that a provider binds associated data, before a raw ciphertext with such is handed out.
 
         Raises:
-            ShimFailed: It does not. The promise is withdrawn.
+            ProtocolViolation: It does not. The promise is withdrawn.
         """
         try:
             rows = self._native.rows
@@ -144,7 +145,16 @@ class Resolver:
         if row is None or row.associated_data is AssociatedData.NONE:
             return
         bound = {"associated_data": associated_data} if associated_data else {"context": context}
-        prove(self._native, row, made.key_id, made=made, bound=bound, deadline=deadline, ask=self._ask)
+        decrypt = functools.partial(
+            self._ask,
+            "crypto.decrypt",
+            deadline,
+            key_id=made.key_id,
+            key_version=made.key_version,
+            mechanism=row.mechanism,
+            ciphertext=made.ciphertext,
+        )
+        prove(self._native.evidence, row, bound, decrypt)
 
     def _ask(self, wire: str, deadline: Deadline, **arguments: Any) -> Any:
         operation = BY_WIRE[wire]
@@ -176,20 +186,54 @@ class Resolver:
 
     def _below(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         """Carry out an operation that needs no catalog."""
-        shim = self._chosen(operation.wire, params, deadline)
+        wire = operation.wire
+        shim = self._chosen(wire, params, deadline)
         if shim is None:
+            self._refuse_withdrawn(wire, params, deadline)
             try:
                 return self._native.call(operation, params, deadline)
             except UnsupportedOperation as error:
-                error.hint = error.hint or registry.reason(operation.wire)
-                raise
-        check_allowed(self._native.settings, shim.name, operation.wire, self._native.name)
+                error.hint = error.hint or registry.reason(wire)
+                if error.unknown_method:
+                    self._disbelieve(wire)
+                    shim = self._chosen(wire, params, deadline)
+                if shim is None:
+                    raise
+        check_allowed(self._native.settings, shim.name, wire, self._native.name)
         try:
             answer = shim.run(self._native, params, deadline)
         except KmsplugError as error:
             error.add(shim=shim.label)
             raise
         return answer.model_copy(update={"executed_by": shim.label})
+
+    def _disbelieve(self, wire: str) -> None:
+        """Withdraw the promise of an operation whose method the driver says it does not have."""
+        rows = self._native.rows.of(wire)
+        self._native.evidence.withdraw(rows, "the driver answers that it has no such method")
+
+    def _refuse_withdrawn(self, wire: str, params: Any, deadline: Deadline) -> None:
+        """Refuse what the driver would do by a promise that is not believed.
+
+        Raises:
+            UnsupportedOperation: With the reason.
+        """
+        try:
+            rows = self._native.rows
+        except PluginUnavailable:
+            return  # the call says so itself
+        if not rows.has_lost(wire):
+            return
+        algorithm = getattr(params, "algorithm", None)  # that a new key is to have
+        key_id = getattr(params, "key_id", None)
+        if key_id is not None and rows.of("key.get"):
+            algorithm = self._native.describe(key_id, deadline).algorithm
+        usage = getattr(params, "usage", None)
+        reason = rows.lost(wire, algorithm, getattr(params, "mechanism", None), usage)
+        if reason is not None:
+            raise UnsupportedOperation(
+                f"the driver's promise of {wire} was withdrawn: {reason}", hint=registry.reason(wire)
+            )
 
     def _chosen(self, wire: str, params: Any, deadline: Deadline) -> Shim | None:
         shims = registry.shims_of(wire)
@@ -336,9 +380,14 @@ def _offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgo
         if shim.algorithms is not None and not rows.of("key.get"):
             lacking = "needs key.get"
         if lacking is None and is_allowed(settings, shim.name):
-            return Offer(wire, shim.label, f"made of {shim.needs}")
+            return Offer(wire, shim.label, _with_loss(rows, wire, algorithm, f"made of {shim.needs}"))
         reason = f"{shim.label}: {lacking or 'forbidden by the configuration of this keystore'}"
-    return Offer(wire, NO, reason)
+    return Offer(wire, NO, _with_loss(rows, wire, algorithm, reason))
+
+
+def _with_loss(rows: Rows, wire: str, algorithm: KeyAlgorithm | None, reason: str) -> str:
+    lost = rows.lost(wire, algorithm)
+    return reason if lost is None else f"{reason}; the driver's own promise was withdrawn: {lost}"
 
 
 def is_allowed(settings: KeystoreSettings, shim: str) -> bool:
@@ -360,9 +409,9 @@ def check_allowed(settings: KeystoreSettings, shim: str, wire: str, keystore: st
         )
 
 
-def unmet(capabilities: Iterable[Capability], settings: KeystoreSettings, *, catalog: bool) -> list[str]:
+def unmet(rows: Rows, settings: KeystoreSettings, *, catalog: bool) -> list[str]:
     """Return what a keystore requires and will not get, a sentence each."""
-    rows, found = Rows(capabilities), []
+    found = []
     for demand in settings.require:
         wire, _, algorithm = demand.partition(":")
         answer = offer(rows, settings, wire, KeyAlgorithm(algorithm) if algorithm else None, catalog=catalog)

@@ -1,53 +1,66 @@
 """The capability rows of one keystore: what its driver promises, by operation, key and mechanism."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism
+from kmsplug_protocol import Capability, KeyAlgorithm, KeyUsage, Mechanism
 from kmsplug_protocol.framing import MAX_INTEGER
 
-_RSA = frozenset({KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_3072, KeyAlgorithm.RSA_4096})
-_EC = {
-    Mechanism.ECDSA_SHA_256: frozenset({KeyAlgorithm.EC_P256, KeyAlgorithm.EC_SECP256K1}),
-    Mechanism.ECDSA_SHA_384: frozenset({KeyAlgorithm.EC_P384}),
-    Mechanism.ECDSA_SHA_512: frozenset({KeyAlgorithm.EC_P521}),
-}
+from ._kinds import algorithms_of
 
 
 class Rows:
     """Capability rows, unchanging.
 
     Args:
-        rows: As the driver promises them.
-        unbound: Key algorithms whose promise of associated data was found to be untrue.
+        rows: As the driver promises them and as far as they are believed.
+        withdrawn: Rows that are not, and why.
     """
 
-    def __init__(
-        self, rows: Iterable[Capability], unbound: frozenset[KeyAlgorithm | None] = frozenset()
-    ) -> None:
-        self.all = tuple(_unbound(row) if row.key_algorithm in unbound else row for row in rows)
+    def __init__(self, rows: Iterable[Capability], withdrawn: Mapping[Capability, str] | None = None) -> None:
+        self.all = tuple(rows)
+        self._withdrawn = dict(withdrawn or {})
         self._by_operation: dict[str, tuple[Capability, ...]] = {}
         for row in self.all:
             self._by_operation[row.operation] = (*self._by_operation.get(row.operation, ()), row)
         self._least: dict[str, int] = {}
         self._covered: dict[tuple[str, frozenset[KeyAlgorithm], Mechanism | None], bool] = {}
+        self._lost = frozenset(row.operation for row in self._withdrawn)
 
     def of(self, operation: str) -> tuple[Capability, ...]:
         """Return the rows of an operation."""
         return self._by_operation.get(operation, ())
 
     def find(
-        self, operation: str, algorithm: KeyAlgorithm | None = None, mechanism: Mechanism | None = None
+        self,
+        operation: str,
+        algorithm: KeyAlgorithm | None = None,
+        mechanism: Mechanism | None = None,
+        usage: KeyUsage | None = None,
     ) -> Capability | None:
         """Return the first row that holds for a key of this algorithm and for this mechanism.
 
-        Without *algorithm*, one that holds for any key; without *mechanism*, by any.
+        Without *algorithm*, one that holds for any key; without *mechanism*, by any; without *usage*, which
+        rows of ``key.create`` name, for any.
         """
-        for row in self.of(operation):
-            if row.key_algorithm not in (None, algorithm) and algorithm is not None:
-                continue
-            if mechanism is None or row.mechanism in (None, mechanism):
-                return row
-        return None
+        return next((row for row in self.of(operation) if _is_for(row, algorithm, mechanism, usage)), None)
+
+    def has_lost(self, operation: str) -> bool:
+        """Tell whether a row of an operation was withdrawn."""
+        return operation in self._lost
+
+    def lost(
+        self,
+        operation: str,
+        algorithm: KeyAlgorithm | None = None,
+        mechanism: Mechanism | None = None,
+        usage: KeyUsage | None = None,
+    ) -> str | None:
+        """Return why the row was withdrawn that would have held; None: one holds, or there was none."""
+        if operation not in self._lost or self.find(operation, algorithm, mechanism, usage) is not None:
+            return None
+        rows = (row for row in self._withdrawn if row.operation == operation)
+        held = (row for row in rows if _is_for(row, algorithm, mechanism, usage))
+        return next((self._withdrawn[row] for row in held), None)
 
     def wraps(
         self, operation: str, algorithm: KeyAlgorithm | None, wrap_algorithm: str | None = None
@@ -91,20 +104,11 @@ class Rows:
         return frozenset(row.key_algorithm for row in self.all if row.key_algorithm is not None)
 
 
-def algorithms_of(mechanism: Mechanism) -> frozenset[KeyAlgorithm]:
-    """Return the algorithms of the keys that a mechanism is for."""
-    if mechanism.startswith("RSA_"):
-        return _RSA
-    if mechanism in _EC:
-        return _EC[mechanism]
-    if mechanism is Mechanism.ECDH:
-        return frozenset({KeyAlgorithm.X25519}).union(*_EC.values())
-    if mechanism is Mechanism.AES_256_KWP:
-        return frozenset({KeyAlgorithm.AES_256_KW})
-    return frozenset({KeyAlgorithm(mechanism.value)})
-
-
-def _unbound(row: Capability) -> Capability:
-    if row.associated_data is AssociatedData.NONE:
-        return row
-    return row.model_copy(update={"associated_data": AssociatedData.NONE})
+def _is_for(
+    row: Capability, algorithm: KeyAlgorithm | None, mechanism: Mechanism | None, usage: KeyUsage | None
+) -> bool:
+    return (
+        (algorithm is None or row.key_algorithm in (None, algorithm))
+        and (mechanism is None or row.mechanism in (None, mechanism))
+        and (usage is None or row.usage in (None, usage))
+    )

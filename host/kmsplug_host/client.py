@@ -322,11 +322,10 @@ class Host:
         change = Changeover(self._plugins, specs, self._make)
         deadline = Deadline.after(START_DEADLINE_S)
         change.prepare(deadline, all_ready=all_ready, meanwhile=lambda: self._keyring)
-        try:
-            self._keyring.check_requirements(settings, change)
-        except ConfigurationError:
-            change.undo()
-            raise
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(change.undo)
+            self._keyring.check(settings, change)
+            on_failure.pop_all()
         with self._changing:
             closed = self._closed
             if not closed:

@@ -27,6 +27,7 @@ from .errors import ConfigurationError
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 _Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 _Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$")]
+_KeyId = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 _Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # as the system takes it for a program
 
 _SHIMS: Final = (
@@ -246,6 +247,7 @@ class KeystoreSettings(_Table):
         suite: ``auto``: what is small is encrypted by the provider where it binds a context; or never.
         data_key_cache: How long data keys are used again; default: each encrypts one message.
         require: Operations without which it does not open, as ``crypto.sign`` or ``crypto.sign:EC_P256``.
+        probe_keys: Ids of keys that may be used to try out, at every open, what the driver promises.
         shims: Whether the host may do what the provider lacks: ``allow``, ``forbid``, or by which shims only.
         attempt_timeout_s: Seconds that one attempt of a call may take; default: a third of its deadline.
         max_in_flight: Calls at once.
@@ -264,6 +266,7 @@ class KeystoreSettings(_Table):
     suite: Literal["auto", "cobblestone-256"] = "auto"
     data_key_cache: DataKeySettings | None = None
     require: list[_Demand] = []
+    probe_keys: list[_KeyId] = []
     shims: Literal["allow", "forbid"] | list[_ShimName] = "allow"
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
     max_in_flight: int = Field(default=64, ge=1)

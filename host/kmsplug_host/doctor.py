@@ -4,6 +4,7 @@ Each examination stands for itself: what one finds hides nothing of the others. 
 are used, but nothing is changed.
 """
 
+import contextlib
 import hashlib
 import platform
 import time
@@ -19,6 +20,7 @@ from kmsplug_protocol import ERROR_FACTS, KEYSTORE_API, KNOWN_VERSIONS, KeyState
 
 from . import _trust
 from ._clock_state import clock_problem
+from ._evidence import RowStatus, promises_in_short
 from ._launch import PluginSpec, prepare_plugins
 from ._redaction import Redactor
 from ._status import PluginStatus
@@ -51,7 +53,7 @@ class Finding:
 
     Attributes:
         check: What kind of thing: ``versions``, ``clock``, ``config``, ``executable``, ``isolation``,
-            ``start``, ``reach``, ``key access``, ``operations`` or ``policies``.
+            ``start``, ``reach``, ``key access``, ``promises``, ``operations`` or ``policies``.
         subject: Which one: a file, a plugin, a keystore.
         verdict: How bad it is.
         text: What was found; what a driver said is escaped.
@@ -204,6 +206,7 @@ def _reach(host: Host, name: str) -> Iterator[Finding]:
 
 def _keystore(keystore: Keystore, settings: KeystoreSettings) -> Iterator[Finding]:
     yield from _key_access(keystore)
+    yield from _promises(keystore)
     yield from _operations(keystore)
     yield from _policies(keystore.name, settings)
 
@@ -265,6 +268,26 @@ def _usable_key(keystore: Keystore) -> str | None:
         if key.state is KeyState.ACTIVE and key.usage is KeyUsage.ENCRYPT_DECRYPT:
             return key.key_id
     return None
+
+
+def _promises(keystore: Keystore) -> Iterator[Finding]:
+    """Try what needs no key, and what a key can do that was just used to encrypt."""
+    key_id = None
+    with contextlib.suppress(KmsplugError):  # said already
+        key_id = _usable_key(keystore)
+    try:
+        told = keystore.probe([] if key_id is None else [key_id])
+    except KmsplugError as error:
+        yield from _failed("promises", keystore.name, error)
+        return
+    lost = [report for report in told if report.status is RowStatus.WITHDRAWN]
+    for report in lost:
+        yield Finding(
+            "promises", keystore.name, Verdict.WRONG, f"{report.about}: withdrawn: {report.reason}",
+            "report it to the driver's author; until then a shim does it, or it is refused",
+        )  # fmt: skip
+    if not lost:
+        yield Finding("promises", keystore.name, Verdict.WELL, promises_in_short(told))
 
 
 def _operations(keystore: Keystore) -> Iterator[Finding]:

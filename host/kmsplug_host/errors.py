@@ -316,9 +316,14 @@ class IntegrityError(KeystoreError):
 
 
 class UnsupportedOperation(KeystoreError):
-    """The keystore cannot do this, and no shim may stand in."""
+    """The keystore cannot do this, and no shim may stand in.
+
+    Attributes:
+        unknown_method: Whether the driver says that it does not have the operation at all.
+    """
 
     code = ErrorCode.UNSUPPORTED_OPERATION
+    unknown_method = False
 
 
 class AlreadyExists(KeystoreError):

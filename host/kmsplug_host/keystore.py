@@ -1,19 +1,24 @@
 """A keystore as applications hold it: every operation of the protocol, and an envelope around data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from kmsplug_protocol import KEYSTORE_API, Capability, Key, KeyAlgorithm
 
 from ._deadline import Deadline
 from ._envelope_operations import EnvelopeOperations
+from ._evidence import Evidence, RowReport
 from ._key_operations import KeyOperations
 from ._plugin import Plugin
+from ._probing import probe
 from ._resolver import Offer, is_allowed
 from .catalog import CatalogHandle
 from .config import KeystoreSettings
 from .errors import InvalidArgument
 from .shims.envelope_format import check_context
 from .shims.registry import ENVELOPE
+
+_LONGEST_PROBE_S: Final = 600.0
 
 
 class Keystore(KeyOperations, EnvelopeOperations):
@@ -89,6 +94,47 @@ class Keystore(KeyOperations, EnvelopeOperations):
         """What the driver promises, as probed, without what was found to be untrue."""
         return self._native.rows.all
 
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of the driver's promises. For shims; applications use `rows`."""
+        return self._native.evidence
+
+    def rows(self) -> tuple[RowReport, ...]:
+        """Return every promise of the driver, and how far it is believed: probed, declared or withdrawn.
+
+        Raises:
+            PluginUnavailable: It was never ready.
+        """
+        _ = self._native.rows
+        return self._native.evidence.report()
+
+    def probe(self, key_ids: Sequence[str] = (), *, timeout: float | None = None) -> tuple[RowReport, ...]:
+        """Try out what the driver promises: what needs no key, and with some keys all that they can do.
+
+        Each key is used: its uses are logged, counted and billed like others; nothing is made or changed.
+        A promise that does not hold is withdrawn, with a warning, for everybody who uses this plugin.
+
+        Args:
+            key_ids: Keys that may be used for this.
+            timeout: Seconds for each call.
+
+        Returns:
+            As `rows`.
+
+        Raises:
+            KeyNotFound: No such key.
+        """
+        deadline = self.deadline(timeout)
+        probe(
+            self._native.ask,
+            lambda: self._native.rows,
+            self.evidence,
+            [self.describe(key_id, deadline).key_id for key_id in key_ids],
+            limit=self.deadline(_LONGEST_PROBE_S),
+            each_s=deadline.remaining_s(),
+        )
+        return self.rows()
+
     def can_do(self, operation: str, key_id: str | None = None, *, timeout: float | None = None) -> Offer:
         """Tell who would do an operation: the provider, a shim of the host, or nobody, and why.
 
@@ -154,15 +200,3 @@ class Keystore(KeyOperations, EnvelopeOperations):
                     f"the keystore's configuration sets the context entry {key!r} otherwise"
                 )
         return check_context({**context, **self.settings.context})
-
-    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
-        """Believe no more that associated data are authenticated for keys of an algorithm."""
-        self._native.withdraw_binding(algorithm)
-
-    def is_proven(self, wrap_algorithm: str) -> bool:
-        """Tell whether this keystore was seen to refuse other associated data."""
-        return wrap_algorithm in self._native.proven
-
-    def set_proven(self, wrap_algorithm: str) -> None:
-        """Remember that it was."""
-        self._native.proven.add(wrap_algorithm)

@@ -50,7 +50,7 @@ def test_a_good_installation_has_used_a_key_for_real(cli: Cli) -> None:
     assert key_id in access["text"]
     assert {item["check"] for item in found} == {
         "versions", "clock", "config", "executable", "isolation", "start", "reach", "key access",
-        "operations", "policies",
+        "promises", "operations", "policies",
     }  # fmt: skip
     assert all(item["advice"] for item in found if item["verdict"] != "well")
 

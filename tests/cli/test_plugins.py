@@ -145,3 +145,23 @@ def test_wrong_usage_is_exit_2(refusal: Callable[..., str], arguments: list[str]
 def test_the_script_tells_its_version_and_wrong_usage(cli: Cli) -> None:
     assert b"kmsplug" in cli("--version").stdout
     assert b"Usage: kmsplug" in cli("nonsense", code=2).stderr
+
+
+def test_describe_tells_how_far_each_promise_is_believed_and_tries_it_with_a_key(cli: Cli) -> None:
+    key = cli.json("key", "create", "--algorithm", "AES_256_GCM")["key_id"]
+
+    declared = cli.json("plugin", "describe", "local")["promises"]
+    tried = cli.json("plugin", "describe", "local", "--probe-key", key)["promises"]
+    shown = cli("plugin", "describe", "local", "--probe-key", key).stdout.decode()
+
+    assert {each["status"] for each in declared} == {"declared"}
+    probed = {each["row"]["operation"] for each in tried if each["status"] == "probed"}
+    assert probed >= {
+        "crypto.encrypt",
+        "crypto.decrypt",
+        "crypto.generate_data_key",
+        "crypto.random",
+        "key.get",
+    }
+    assert f"crypto.encrypt AES_256_GCM AES_256_GCM as A256GCM\tprobed\tby the host, with {key}" in shown
+    assert cli.error("plugin", "describe", "local", "--probe-key", "nowhere")["code"] == "KEY_NOT_FOUND"

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._evidence import Evidence
 from kmsplug_host.config import DataKeySettings
 from kmsplug_host.errors import KmsplugError
 from kmsplug_host.shims import envelope, envelope_open, envelope_seal
@@ -54,8 +55,7 @@ class MemoryKeystore:
         self.failure: KmsplugError | None = None
         self.honest = True
         self.wrong_key = False
-        self.proven: set[str] = set()
-        self.withdrawn: list[KeyAlgorithm | None] = []
+        self.evidence = Evidence(name)
         self.wraps = 0
         self.contexts: list[Mapping[str, str]] = []
         self.wants_commitment = True
@@ -179,15 +179,6 @@ class MemoryKeystore:
 
     def merge_context(self, context: Mapping[str, str]) -> dict[str, str]:
         return {**context, **self.configured}
-
-    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
-        self.withdrawn.append(algorithm)
-
-    def is_proven(self, wrap_algorithm: str) -> bool:
-        return wrap_algorithm in self.proven
-
-    def set_proven(self, wrap_algorithm: str) -> None:
-        self.proven.add(wrap_algorithm)
 
 
 def sealing(

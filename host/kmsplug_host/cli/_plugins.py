@@ -8,6 +8,7 @@ import typer
 from kmsplug_protocol import KEYSTORE_API
 
 from kmsplug_host._discovery import Available, find
+from kmsplug_host._evidence import RowReport, promises_in_short
 from kmsplug_host._resolver import Offer
 from kmsplug_host.config import load
 from kmsplug_host.errors import ConfigurationError
@@ -75,8 +76,14 @@ def describe(
     drivers: Annotated[
         bool, typer.Option("--drivers", help="All installed drivers instead, by what they declare.")
     ] = False,
+    probe_key: Annotated[
+        list[str] | None,
+        typer.Option("--probe-key", metavar="KEY", help="Try out what is promised with this key, and more."),
+    ] = None,
 ) -> None:
     """Show who does each operation: the provider, a shim of the host, or nobody; with limits and the reason.
+
+    A driver's promise is probed, declared only, or withdrawn. With --probe-key, keys are used to find out.
 
     Example: kmsplug plugin describe local
     """
@@ -88,6 +95,7 @@ def describe(
     with open_plugin(context, name) as host:
         status = host.plugins()[0]
         keystore = host.keystore(host.keystores()[0])
+        told = keystore.probe(probe_key) if probe_key else keystore.rows()
         rows = keystore.capabilities
         offers = [keystore.can_do(operation.wire) for operation in KEYSTORE_API]
     facts = {
@@ -104,6 +112,7 @@ def describe(
                 "name": name,
                 **facts,
                 "capabilities": [row.model_dump(mode="json", exclude_defaults=True) for row in rows],
+                "promises": [_promise(report) for report in told],
                 "operations": [
                     {
                         "operation": offer.operation,
@@ -119,6 +128,17 @@ def describe(
     _output.print_fields("Plugin", [("name", name), *facts.items()])
     table = [(offer.operation, offer.how, _limits(offer), offer.reason or "") for offer in offers]
     _output.print_table("Operations", ["OPERATION", "OFFERED", "LIMITS", "REASON"], table)
+    found = [(each.about, each.status.value, each.reason) for each in told if each.reason is not None]
+    _output.print_table("Promises", ["OF", "STATUS", "REASON"], found)
+    _output.note(promises_in_short(told))
+
+
+def _promise(report: RowReport) -> dict[str, object]:
+    found: dict[str, object] = {
+        "row": report.row.model_dump(mode="json", exclude_defaults=True),
+        "status": report.status.value,
+    }
+    return found if report.reason is None else {**found, "reason": report.reason}
 
 
 def _limits(offer: Offer) -> list[str]:

@@ -1,10 +1,11 @@
 """What a keystore's resilience can be watched by."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kmsplug_protocol import ErrorCode
 
+from kmsplug_host._evidence import RowStatus
 from kmsplug_host._meter import CallSeries
 
 from .breaker import BreakerState
@@ -28,6 +29,7 @@ class KeystoreStats:
         data_key_hits: How often one was used again.
         data_key_misses: How often there was none to use, where the configuration allows to keep them.
         series: Calls by operation: how long they took, all attempts and waits included, and how they failed.
+        rows: How many of the driver's promises are believed how far.
     """
 
     keystore: str
@@ -43,3 +45,4 @@ class KeystoreStats:
     data_key_hits: int = 0
     data_key_misses: int = 0
     series: tuple[CallSeries, ...] = ()
+    rows: Mapping[RowStatus, int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import Any
 
 from kmsplug_protocol import ERROR_FACTS, KEYSTORE_API, Operation, untrusted
 
+from kmsplug_host._evidence import RowStatus
 from kmsplug_host._meter import CallFailure
 from kmsplug_host._status import PluginState, PluginStatus
 from kmsplug_host.client import Host
@@ -93,6 +94,12 @@ def _keystore(keystore: Keystore, stats: KeystoreStats) -> dict[str, Any]:
         "in_flight": stats.in_flight,
         "queued": stats.queued,
         "data_keys": {"kept": stats.data_keys, "hits": stats.data_key_hits, "misses": stats.data_key_misses},
+        "promises": {status.value: stats.rows.get(status, 0) for status in RowStatus},
+        "withdrawn": [
+            {"promise": report.about, "reason": report.reason}
+            for report in keystore.evidence.report()
+            if report.status is RowStatus.WITHDRAWN
+        ],
         "operations": {row.wire: _executor(keystore, row) for row in KEYSTORE_API},
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
+from kmsplug_host._evidence import RowStatus
 from kmsplug_host._meter import BUCKETS_S, CallSeries
 from kmsplug_host._status import PluginState, PluginStatus
 from kmsplug_host.client import version
@@ -132,6 +133,14 @@ def _keystores(keystores: Sequence[KeystoreStats]) -> Iterator[_Family]:
         (k.data_key_misses for k in keystores),
     )
     yield each("queued", "gauge", "Calls that wait for a place.", (k.queued for k in keystores))
+    yield (
+        "kmsplug_keystore_promises", "gauge", "Capability rows of the driver, by how far they are believed.",
+        [
+            ({"keystore": stats.keystore, "status": status.value}, stats.rows.get(status, 0))
+            for stats in keystores
+            for status in RowStatus
+        ],
+    )  # fmt: skip
     yield (
         "kmsplug_keystore_breaker", "gauge", "1 for the state that the circuit breaker is in.",
         [

@@ -41,6 +41,7 @@ def page(found: dict[str, Any]) -> bytes:
         _plugin(main, plugin)
     _keystores(main, found["keystores"])
     _operations(main, found["keystores"])
+    _withdrawn(main, found["keystores"])
     text: bytes = tostring(html, encoding="us-ascii", method="html")
     return b"<!DOCTYPE html>\n" + text
 
@@ -153,7 +154,9 @@ def _runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
 
 
 def _keystores(main: Element, keystores: Sequence[dict[str, Any]]) -> None:
-    columns = ("keystore", "plugin", "breaker", "calls", "retries", "in flight", "queued", "failures")
+    columns = (
+        "keystore", "plugin", "breaker", "calls", "retries", "in flight", "queued", "failures", "promises",
+    )  # fmt: skip
     rows = [
         (
             store["name"],
@@ -164,6 +167,7 @@ def _keystores(main: Element, keystores: Sequence[dict[str, Any]]) -> None:
             str(store["in_flight"]),
             str(store["queued"]),
             ", ".join(f"{code} {count}" for code, count in store["failures"].items()),
+            ", ".join(f"{count} {status}" for status, count in store["promises"].items()),
         )
         for store in keystores
     ]
@@ -179,6 +183,15 @@ def _operations(main: Element, keystores: Sequence[dict[str, Any]]) -> None:
     _table(
         main, "Who does it: the provider (native), the host (shim), nobody (no)", "operations", columns, rows
     )
+
+
+def _withdrawn(main: Element, keystores: Sequence[dict[str, Any]]) -> None:
+    rows = [
+        (store["name"], lost["promise"], lost["reason"]) for store in keystores for lost in store["withdrawn"]
+    ]
+    if rows:
+        title = "Promises of drivers that were not true: nothing relies on them"
+        _table(main, title, "withdrawn", ("keystore", "promise", "reason"), rows)
 
 
 def _table(

@@ -9,10 +9,11 @@ from typing import Any, Final, NoReturn
 from kmsplug_protocol import AssociatedData, Capability, EncryptParams, KeyAlgorithm, Mechanism
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._kinds import CIPHERS
 from kmsplug_host._rows import Rows
 from kmsplug_host.errors import UnsupportedOperation
 
-from .shim import CIPHERS, Provider, Shim
+from .shim import Provider, Shim
 
 
 def _lacking(rows: Rows, algorithm: KeyAlgorithm | None, mechanism: Mechanism | None) -> str | None:

@@ -4,83 +4,60 @@ One that ignores the field looks exactly like one that binds it, until it is ask
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from kmsplug_protocol import AssociatedData, Capability
 
-from kmsplug_host._deadline import Deadline
+from kmsplug_host._evidence import Evidence
 from kmsplug_host._observe import refusal_wanted
-from kmsplug_host.errors import InvalidCiphertext, ShimFailed
+from kmsplug_host.errors import InvalidCiphertext, ProtocolViolation
 
 from . import envelope_format as fmt
-from .shim import Provider
 
-_BINDS = {
-    AssociatedData.NONE: fmt.BIND_NOTHING,
-    AssociatedData.BYTES: fmt.BIND_BYTES,
-    AssociatedData.MAP: fmt.BIND_MAP,
+BINDS: Final[dict[AssociatedData, tuple[int, ...]]] = {
+    AssociatedData.NONE: (fmt.BIND_NOTHING,),
+    AssociatedData.BYTES: (fmt.BIND_BYTES,),
+    AssociatedData.MAP: (fmt.BIND_MAP, fmt.BIND_MAP_LABEL_ONLY),
 }
-
-
-def bind_of(row: Capability) -> int:
-    """Return the strongest binding that a capability row offers."""
-    return _BINDS[row.associated_data]
+"""What each kind of associated data can bind, the strongest first."""
 
 
 def prove(
-    provider: Provider,
-    row: Capability,
-    key_id: str,
-    *,
-    made: Any,
-    bound: Mapping[str, Any],
-    deadline: Deadline,
-    ask: Callable[..., Any] | None = None,
+    evidence: Evidence, row: Capability, bound: Mapping[str, Any], decrypt: Callable[..., object]
 ) -> None:
-    """See the provider refuse a ciphertext with other associated data, once for each mechanism.
+    """See a ciphertext refused with other associated data, once for each kind of key and mechanism.
 
     Args:
-        provider: The keystore.
+        evidence: Remembers that it was.
         row: What promises to bind.
-        key_id: The key.
-        made: What ``crypto.encrypt`` returned.
-        bound: What was bound: ``associated_data`` or ``context``, as in the call.
-        deadline: For the call.
-        ask: Makes the call; default: the provider.
+        bound: What the ciphertext is bound to: ``associated_data`` or ``context``, as in the call.
+        decrypt: Has the provider open it, with what it is given in place of that.
 
     Raises:
-        ShimFailed: It opens all the same. The promise is withdrawn.
+        ProtocolViolation: It opens all the same. The promise is withdrawn.
     """
-    name = row.wrap_algorithm or str(row.mechanism)
-    if name in provider.proven:
+    if row.associated_data is AssociatedData.NONE or evidence.is_bound(row):
         return
     try:
         with refusal_wanted():
-            (ask or provider.ask)(
-                "crypto.decrypt",
-                deadline,
-                key_id=key_id,
-                key_version=made.key_version,
-                mechanism=row.mechanism,
-                ciphertext=made.ciphertext,
-                **_other(bound),
-            )
+            decrypt(**other_than(bound))
     except InvalidCiphertext:
-        provider.proven.add(name)
+        evidence.note_bound(row)
         return
-    provider.withdraw_binding(row.key_algorithm)
-    raise ShimFailed(
+    evidence.withdraw_binding(row)
+    name = row.wrap_algorithm or row.mechanism or row.key_algorithm
+    raise ProtocolViolation(
         f"the driver promises to authenticate associated data for {name} and ignores it",
-        hint="do not use this driver; report it to its author",
+        hint="what is sealed from now on relies on the envelope alone; report it to the driver's author",
     )
 
 
-def _other(bound: Mapping[str, Any]) -> dict[str, Any]:
-    """Return other associated data of the same kind."""
+def other_than(bound: Mapping[str, Any]) -> dict[str, Any]:
+    """Return other associated data of the same kind. Of a context the caller's own entries stay.
+
+    A provider's policies may ask for them, and its refusal would prove nothing.
+    """
     data = bound.get("associated_data")
     if data:
         return {"associated_data": bytes([data[0] ^ 1]) + bytes(data[1:])}
-    context = dict(bound["context"])
-    name = next(iter(context))
-    context[name] = f"not {context[name]}"
-    return {"context": context}
+    return {"context": {**bound["context"], fmt.LABEL_ENTRY: "another"}}

@@ -10,10 +10,11 @@ from typing import Any, Final
 from kmsplug_protocol import DEFAULT_FRAME_BYTES, Capability, KeyAlgorithm, Mechanism, Result, VerifyParams
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._kinds import EC, RSA
 from kmsplug_host._rows import Rows
 
 from . import signatures
-from .shim import EC, RSA, Provider, Shim
+from .shim import Provider, Shim
 
 # base64 makes four bytes of three, and the frame has other members too.
 _FITS_A_FRAME: Final = (DEFAULT_FRAME_BYTES - 16 * 1024) // 4 * 3

@@ -29,7 +29,7 @@ BIND_MAP: Final = 2
 BIND_MAP_LABEL_ONLY: Final = 3
 
 RESERVED_TENANT: Final = "kmsplug:tenant"
-_RESERVED_LABEL: Final = "kmsplug:v1"
+LABEL_ENTRY: Final = "kmsplug:v1"
 _RESERVED_PREFIXES: Final = ("kmsplug:", "aws:")
 MAX_RECIPIENTS: Final = 16
 MAX_NATIVE_BYTES: Final = 65_536
@@ -199,7 +199,7 @@ def provider_arguments(bind: int, label: bytes, context: Mapping[str, str]) -> d
     if bind == BIND_BYTES:
         return {"associated_data": label}
     text = base64.urlsafe_b64encode(label).rstrip(b"=").decode("ascii")
-    return {"context": {**(context if bind == BIND_MAP else {}), _RESERVED_LABEL: text}}
+    return {"context": {**(context if bind == BIND_MAP else {}), LABEL_ENTRY: text}}
 
 
 def payload_context(fixed_bytes: bytes, context: Mapping[str, str]) -> bytes:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from kmsplug_protocol import cobblestone
 
+from kmsplug_host._kinds import PUBLIC_ALGORITHMS
+
 from . import envelope_format as fmt
-from .envelope_seal import PUBLIC_ALGORITHMS
 from .envelope_stream import read_exactly, read_header
 from .envelope_types import Source
 

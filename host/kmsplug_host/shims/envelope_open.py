@@ -4,6 +4,7 @@ The order of the steps is that of docs/envelope.md 1.7; no vendor is called befo
 allowed the candidate.
 """
 
+import functools
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, Final
 from kmsplug_protocol import Capability, Secret, cobblestone, untrusted
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._kinds import PUBLIC_ALGORITHMS
 from kmsplug_host.errors import (
     AccessDenied,
     InvalidArgument,
@@ -22,9 +24,10 @@ from kmsplug_host.errors import (
     TenantMismatch,
 )
 
+from . import binding
 from . import envelope_format as fmt
 from .data_keys import Witness
-from .envelope_seal import BINDS, PUBLIC_ALGORITHMS, check_allowed, prove_binding
+from .envelope_seal import check_allowed
 from .envelope_types import NATIVE, Context, DataKeyUse, Opened, Unseal, Wrapping
 
 _MAX_UNWRAPS: Final = 3
@@ -70,15 +73,19 @@ class Candidate:
     context: dict[str, str]
     bound: dict[str, str]
 
-    def decrypt(self, ciphertext: bytes, label: bytes, deadline: Deadline) -> Any:
-        """Let the provider decrypt few bytes that are bound to a label."""
+    def bound_to(self, label: bytes) -> dict[str, Any]:
+        """Return the associated data that bind a label."""
+        return fmt.provider_arguments(self.recipient.bind, label, self.bound)
+
+    def decrypt(self, ciphertext: bytes, deadline: Deadline, **bound: Any) -> Any:
+        """Let the provider decrypt few bytes that are bound to something."""
         return self.keystore.native_decrypt(
             self.recipient.key_id,
             ciphertext,
             key_version=self.recipient.key_version,
             mechanism=self.row.mechanism,
             deadline=deadline,
-            **fmt.provider_arguments(self.recipient.bind, label, self.bound),
+            **bound,
         )
 
     def facts(self, header: fmt.Header, key_version: str | None) -> dict[str, Any]:
@@ -210,20 +217,13 @@ def unlock(header: fmt.Header, payload_head: bytes, request: Request) -> Unlocke
 def open_native(header: fmt.Header, payload: bytes, request: Request) -> OpenedNative:
     """Let the provider open a payload of suite native, which must be seen to bind it."""
     candidate = _candidates(header, request)[0]
-    label = fmt.native_binding(header.fixed_bytes, candidate.recipient, candidate.bound)
+    bound = candidate.bound_to(fmt.native_binding(header.fixed_bytes, candidate.recipient, candidate.bound))
+    decrypt = functools.partial(candidate.decrypt, payload, request.deadline)
     try:
-        opened = candidate.decrypt(payload, label, request.deadline)
+        opened = decrypt(**bound)
     except InvalidCiphertext:
         raise fmt.refused() from None
-    prove_binding(
-        candidate.keystore,
-        candidate.recipient,
-        candidate.row,
-        ciphertext=payload,
-        label=label,
-        bound=candidate.bound,
-        deadline=request.deadline,
-    )
+    binding.prove(candidate.keystore.evidence, candidate.row, bound, decrypt)
     facts = candidate.facts(header, opened.key_version)
     facts |= {"executed_by": NATIVE, "data_key": None, "vendor": opened.vendor}
     return OpenedNative(candidate, opened.plaintext, facts)
@@ -274,7 +274,7 @@ def _allowed(
     if not keystore.owns(recipient.key_id) or (keys is not None and recipient.key_id not in keys):
         return None
     row = keystore.wrap_row("crypto.decrypt", wrap_algorithm=recipient.algorithm, key_id=recipient.key_id)
-    return row if row is not None and recipient.bind in BINDS[row.associated_data] else None
+    return row if row is not None and recipient.bind in binding.BINDS[row.associated_data] else None
 
 
 def _denied(header: fmt.Header, *, public_refused: bool) -> AccessDenied:
@@ -298,7 +298,7 @@ def _unwrap(candidate: Candidate, deadline: Deadline) -> tuple[bytes, str | None
     if kept is not None:
         return (*kept, None, None)
     witness = Witness(keystore.opened_keys, keystore.opened_keys.epoch, recipient.key_id)
-    opened = candidate.decrypt(wrapped, label, deadline)
+    opened = candidate.decrypt(wrapped, deadline, **candidate.bound_to(label))
     value = (bytes(opened.plaintext), opened.key_version)
 
     def keep() -> None:

@@ -1,14 +1,15 @@
 """Sealing: which keys wrap the data key, what each of them binds, and the bytes before the payload."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kmsplug_protocol import AssociatedData, Capability, Key, cobblestone
+from kmsplug_protocol import Capability, Key, cobblestone
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._observe import refusal_wanted
+from kmsplug_host._kinds import PUBLIC_ALGORITHMS
 from kmsplug_host.errors import (
     InvalidArgument,
     InvalidCiphertext,
@@ -17,18 +18,9 @@ from kmsplug_host.errors import (
     UnsupportedOperation,
 )
 
+from . import binding
 from . import envelope_format as fmt
 from .envelope_types import NATIVE, DataKeyUse, KeyHandle, Seal, Sealed, Wrapping
-
-PUBLIC_ALGORITHMS: Final = frozenset({"RSA-OAEP-256", "RSA-OAEP"})
-"""Wrap algorithms that anybody can write with: opening one proves nothing about its sender."""
-
-BINDS: Final[dict[AssociatedData, tuple[int, ...]]] = {
-    AssociatedData.NONE: (fmt.BIND_NOTHING,),
-    AssociatedData.BYTES: (fmt.BIND_BYTES,),
-    AssociatedData.MAP: (fmt.BIND_MAP, fmt.BIND_MAP_LABEL_ONLY),
-}
-"""What each kind of associated data can bind, the strongest first."""
 
 # What is longer takes longer through the pipe to the driver than wrapping a data key and sealing it here.
 _MOST_NATIVE: Final = 4096
@@ -66,7 +58,8 @@ class Target:
                 hint="use a key that encrypts, such as AES_256_GCM",
             )
         # The strongest that the row offers; of the two of a map, the one configured.
-        return cls(keystore, key, row, BINDS[row.associated_data][0 if keystore.shows_context else -1])
+        binds = binding.BINDS[row.associated_data]
+        return cls(keystore, key, row, binds[0 if keystore.shows_context else -1])
 
     @property
     def draft(self) -> fmt.Recipient:
@@ -87,29 +80,25 @@ class Target:
             ProtocolViolation: The driver promises to authenticate associated data and does not.
             KmsplugError: What the keystore refused.
         """
-        made = self.keystore.native_encrypt(
-            self.key.key_id,
-            plaintext,
-            mechanism=self.row.mechanism,
-            deadline=deadline,
-            **fmt.provider_arguments(self.bind, label, bound),
-        )
+        keystore, key_id, mechanism = self.keystore, self.key.key_id, self.row.mechanism
+        arguments = fmt.provider_arguments(self.bind, label, bound)
+        made = keystore.native_encrypt(key_id, plaintext, mechanism=mechanism, deadline=deadline, **arguments)
         draft = self.draft
         recipient = fmt.Recipient(
             draft.keystore, draft.key_id, made.key_version, draft.algorithm, draft.bind, made.ciphertext
         )
-        prove_binding(
-            self.keystore,
-            recipient,
-            self.row,
-            ciphertext=made.ciphertext,
-            label=label,
-            bound=bound,
+        decrypt = functools.partial(
+            keystore.native_decrypt,
+            key_id,
+            made.ciphertext,
+            key_version=made.key_version,
+            mechanism=mechanism,
             deadline=deadline,
         )
+        binding.prove(keystore.evidence, self.row, arguments, decrypt)
         return recipient, {
-            "keystore": self.keystore.name,
-            "key_id": self.key.key_id,
+            "keystore": keystore.name,
+            "key_id": key_id,
             "key_version": made.key_version,
             "protection": made.protection or self.key.protection,
             "vendor": made.vendor,
@@ -336,43 +325,3 @@ def check_strength(algorithms: Any) -> None:
             "a recipient with a public key beside one with a secret key: anybody could write such envelopes",
             hint="require_same_strength=False accepts that for this one",
         )
-
-
-def prove_binding(
-    keystore: Wrapping,
-    recipient: fmt.Recipient,
-    row: Capability,
-    *,
-    ciphertext: bytes,
-    label: bytes,
-    bound: Mapping[str, str],
-    deadline: Deadline,
-) -> None:
-    """Once per keystore and algorithm: see a ciphertext refused under another label.
-
-    A provider that ignores the field looks exactly like one that binds it, until it is asked.
-
-    Raises:
-        ProtocolViolation: It ignores it.
-    """
-    if recipient.bind == fmt.BIND_NOTHING or keystore.is_proven(recipient.algorithm):
-        return
-    other = bytes([label[0] ^ 1]) + label[1:]
-    try:
-        with refusal_wanted():
-            keystore.native_decrypt(
-                recipient.key_id,
-                ciphertext,
-                key_version=recipient.key_version,
-                mechanism=row.mechanism,
-                deadline=deadline,
-                **fmt.provider_arguments(recipient.bind, other, bound),
-            )
-    except InvalidCiphertext:
-        keystore.set_proven(recipient.algorithm)
-        return
-    keystore.withdraw_binding(row.key_algorithm)
-    raise ProtocolViolation(
-        f"the driver promises to authenticate associated data for {recipient.algorithm} and ignores it",
-        hint="what is sealed from now on relies on the envelope alone; report it to the driver's author",
-    )

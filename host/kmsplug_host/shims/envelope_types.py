@@ -17,6 +17,7 @@ from kmsplug_protocol import (
 )
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._evidence import Evidence
 
 from . import envelope_format as fmt
 from .data_keys import DataKeys
@@ -68,6 +69,10 @@ class Wrapping(Protocol):
     @property
     def identity(self) -> str:
         """Its stable identity."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of its driver's promises."""
 
     @property
     def accepts_public_key_wrap(self) -> bool:
@@ -131,15 +136,6 @@ class Wrapping(Protocol):
 
     def merge_context(self, context: Mapping[str, str]) -> dict[str, str]:
         """Return a context with the entries of the configuration."""
-
-    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
-        """Believe no more that associated data are authenticated for keys of an algorithm."""
-
-    def is_proven(self, wrap_algorithm: str) -> bool:
-        """Tell whether it was seen to refuse other associated data."""
-
-    def set_proven(self, wrap_algorithm: str) -> None:
-        """Remember that it was."""
 
 
 @dataclass(frozen=True, slots=True)

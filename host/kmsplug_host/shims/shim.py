@@ -6,11 +6,12 @@ stands in, and every result says so (``executed_by``).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from kmsplug_protocol import Capability, Key, KeyAlgorithm, Mechanism, Result
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._evidence import Evidence
 from kmsplug_host._rows import Rows
 
 
@@ -18,7 +19,6 @@ class Provider(Protocol):
     """What a shim may use: the keystore's operations as the driver does them, and what is known of it."""
 
     name: str
-    proven: set[str]
 
     @property
     def identity(self) -> str:
@@ -28,14 +28,15 @@ class Provider(Protocol):
     def rows(self) -> Rows:
         """What the driver promises."""
 
+    @property
+    def evidence(self) -> Evidence:
+        """What is known of these promises."""
+
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return what never changes about a key."""
 
     def ask(self, wire: str, deadline: Deadline, **arguments: Any) -> Any:
         """Make one call with these members of its params, and return its result."""
-
-    def withdraw_binding(self, algorithm: KeyAlgorithm | None) -> None:
-        """Believe no more that associated data are authenticated for keys of an algorithm."""
 
 
 class Run(Protocol):
@@ -84,10 +85,3 @@ class Shim:
     def label(self) -> str:
         """What ``executed_by`` says."""
         return f"shim:{self.name}@{self.version}"
-
-
-_A: Final = KeyAlgorithm
-
-RSA: Final = frozenset({_A.RSA_2048, _A.RSA_3072, _A.RSA_4096})
-EC: Final = frozenset({_A.EC_P256, _A.EC_SECP256K1, _A.EC_P384, _A.EC_P521})
-CIPHERS: Final = RSA | {_A.AES_128_GCM, _A.AES_256_GCM}

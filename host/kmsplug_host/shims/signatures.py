@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from kmsplug_protocol import KeyAlgorithm, Mechanism
 
-from kmsplug_host._rows import algorithms_of
+from kmsplug_host._kinds import algorithms_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes

@@ -8,6 +8,7 @@ opens neither as data nor as the data key of an envelope, nor they as it:
 The label is the associated data; with RSA-OAEP, which has none, it stands before the key in the plaintext.
 """
 
+import functools
 import hmac
 from typing import Any, Final
 
@@ -28,13 +29,13 @@ from kmsplug_protocol import (
 )
 
 from kmsplug_host._deadline import Deadline
+from kmsplug_host._kinds import CIPHERS, PUBLIC_ALGORITHMS
 from kmsplug_host._rows import Rows
 from kmsplug_host.errors import InvalidArgument, InvalidCiphertext, KeyUsageMismatch
 
 from . import envelope_format as fmt
-from .binding import bind_of, prove
-from .envelope_seal import PUBLIC_ALGORITHMS
-from .shim import CIPHERS, Provider, Shim
+from .binding import BINDS, prove
+from .shim import Provider, Shim
 
 _MAGIC: Final = b"KPW\x01"
 _SHORT_LABEL: Final = 32  # of the label's bytes, in a plaintext that is short anyway
@@ -79,7 +80,16 @@ def _wrap(provider: Provider, key: Key, params: WrapKeyParams, deadline: Deadlin
         **arguments,
     )
     if not before:
-        prove(provider, row, params.key_id, made=made, bound=arguments, deadline=deadline)
+        decrypt = functools.partial(
+            provider.ask,
+            "crypto.decrypt",
+            deadline,
+            key_id=params.key_id,
+            key_version=made.key_version,
+            mechanism=row.mechanism,
+            ciphertext=made.ciphertext,
+        )
+        prove(provider.evidence, row, arguments, decrypt)
     return WrapKeyResult(
         key_id=made.key_id,
         key_version=made.key_version,
@@ -132,7 +142,7 @@ def _row(provider: Provider, operation: str, key: Key) -> Capability:
 
 def _label(provider: Provider, key: Key, row: Capability) -> tuple[dict[str, Any], bytes]:
     """Return the arguments that bind the label, and what stands before the key where nothing can."""
-    bind = bind_of(row)
+    bind = BINDS[row.associated_data][0]
     assert row.wrap_algorithm is not None  # noqa: S101 - that is how it was found
     label = fmt.user_wrap_binding(provider.identity, key.key_id, row.wrap_algorithm, bind)
     if bind == fmt.BIND_NOTHING:

@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def keeping(**bounds: Any) -> MemoryKeystore:
     """A keystore that keeps data keys, and has been asked for its binding already."""
     keystore = MemoryKeystore(data_key_cache=DataKeySettings(**bounds))
-    keystore.proven.add("A256GCM")
+    keystore.evidence.note_bound(keystore.wrap_row_of_aes())
     return keystore
 
 

@@ -131,7 +131,7 @@ def test_a_driver_that_ignores_associated_data_is_found_before_the_first_ciphert
 
     with pytest.raises(ProtocolViolation, match="ignores it"):
         seal(keystore)
-    assert keystore.withdrawn == ["AES_256_GCM"]
+    assert keystore.evidence.unbound == {"AES_256_GCM"}
 
 
 class MapKeystore(MemoryKeystore):
