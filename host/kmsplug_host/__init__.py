@@ -24,6 +24,7 @@ from .health import Health
 if TYPE_CHECKING:
     from .keystore import Keystore
     from .resilience import BreakerState, KeystoreStats
+    from .shims.destruction import Destruction
     from .shims.envelope_inspect import Inspection, inspect_envelope
     from .shims.envelope_types import Context, KeyHandle, Opened, Rewrap, Rewrapped, Seal, Sealed, Unseal
 
@@ -32,6 +33,7 @@ __all__ = [
     "CallFailure",
     "CallSeries",
     "Context",
+    "Destruction",
     "Health",
     "Host",
     "Inspection",
@@ -70,6 +72,6 @@ logging.getLogger("kmsplug").addHandler(logging.NullHandler())
 # What calls need takes as long to load as all the rest: `Host.open` does it while the drivers start.
 __getattr__, __dir__ = late(
     __name__,
-    (".keystore", ".resilience", ".shims.envelope_types", ".shims.envelope_inspect"),
+    (".keystore", ".resilience", ".shims.destruction", ".shims.envelope_types", ".shims.envelope_inspect"),
     __all__,
 )

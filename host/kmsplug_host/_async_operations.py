@@ -42,6 +42,7 @@ from ._evidence import RowReport
 from ._resolver import Offer
 from ._workers import Workers
 from .keystore import Keystore
+from .shims.destruction import Destruction
 from .shims.envelope_reader import EnvelopeReader, SeekableSource
 from .shims.envelope_types import (
     Context,
@@ -140,6 +141,12 @@ class AsyncOperations:
     async def purge_key(self, key_id: str, *, timeout: float | None = None) -> EmptyResult:
         """Destroy a key that is scheduled for deletion, now and for good."""
         return await self._workers.run(self._keystore.purge_key, key_id, timeout=timeout)
+
+    async def destroy_key(
+        self, key_id: str, *, dry_run: bool = False, timeout: float | None = None
+    ) -> Destruction:
+        """Finish a deletion whose window is over: destroy the key with all its versions, for good."""
+        return await self._workers.run(self._keystore.destroy_key, key_id, dry_run=dry_run, timeout=timeout)
 
     async def backup_key(self, key_id: str, *, timeout: float | None = None) -> BackupResult:
         """Return an encrypted copy that only the same kind of keystore can restore."""

@@ -1,6 +1,8 @@
 """The operations on keys, as methods of `Keystore`: one call each, same names as in the protocol."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from kmsplug_protocol import (
     AliasParams,
@@ -39,6 +41,8 @@ from kmsplug_protocol import (
 )
 
 from ._calls import Calls
+from .errors import KeyDestroyed, KmsplugError
+from .shims.destruction import Destruction
 
 
 class KeyOperations(Calls):
@@ -156,8 +160,39 @@ class KeyOperations(Calls):
         return self._call("key.restore", RestoreParams, Key, timeout, backup=backup)
 
     def purge_key(self, key_id: str, *, timeout: float | None = None) -> EmptyResult:
-        """Destroy a key that is scheduled for deletion, now and for good."""
+        """Destroy a key that is scheduled for deletion, now and for good.
+
+        Where the host keeps the deletion window (``enforced_by`` is ``host``), not before it is over.
+        """
         return self._call("key.purge", KeyParams, EmptyResult, timeout, key_id=key_id)
+
+    def destroy_key(self, key_id: str, *, dry_run: bool = False, timeout: float | None = None) -> Destruction:
+        """Finish a deletion whose window is over: destroy the key with all its versions, for good.
+
+        Never before ``deletion_at``, whoever keeps the window; `purge_key` does not wait where the provider
+        keeps it. An interrupted destruction is finished by the same call, and of a key that is destroyed
+        nothing is changed.
+
+        Args:
+            key_id: The key.
+            dry_run: Only tell what would be destroyed.
+            timeout: Seconds.
+
+        Raises:
+            KeyInvalidState: The deletion is not due.
+            UnsupportedOperation: The provider does not destroy keys when it is asked to.
+        """
+        deadline = self.deadline(timeout)
+        try:
+            found = self._resolver.destruction(key_id, deadline)
+        except KmsplugError as error:
+            error.add(operation="key.purge", keystore=self.name, key_id=key_id)
+            raise
+        if dry_run or found.done:
+            return found
+        with contextlib.suppress(KeyDestroyed):  # by another host meanwhile
+            self._call("key.purge", KeyParams, EmptyResult, deadline, key_id=key_id)
+        return replace(found, done=True)
 
     def backup_key(self, key_id: str, *, timeout: float | None = None) -> BackupResult:
         """Return an encrypted copy that only the same kind of keystore can restore."""

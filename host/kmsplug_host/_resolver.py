@@ -31,7 +31,9 @@ from .config import KeystoreSettings
 from .errors import KmsplugError, PluginUnavailable, PolicyDenied, UnsupportedOperation
 from .shims import registry
 from .shims.binding import prove
+from .shims.destruction import Destruction, native_plan
 from .shims.keeper import KEEPERS, LIFECYCLE, Keeper, keeper_of
+from .shims.lifecycle import NO_WINDOW
 from .shims.managed import Managed
 from .shims.shim import Shim
 
@@ -39,7 +41,6 @@ NATIVE: Final = "native"
 NO: Final = "no"
 
 _PURGE: Final = "key.purge"
-_NO_WINDOW: Final = "the provider destroys at once, and nothing here keeps a deletion window"
 _NEEDS_CATALOG: Final = "the shim lifecycle keeps one: see [catalog] in docs/configuration.md"
 
 
@@ -173,8 +174,19 @@ class Resolver:
             answer: Model = managed.call(operation, params, deadline)
             return answer
         if operation.wire == _PURGE and self._purges_at_once():
-            raise UnsupportedOperation(_NO_WINDOW, hint=_NEEDS_CATALOG)
+            raise UnsupportedOperation(NO_WINDOW, hint=_NEEDS_CATALOG)
         return self._below(operation, params, deadline)
+
+    def destruction(self, key_id: str, deadline: Deadline) -> Destruction:
+        """Tell what goes with a key whose deletion is due.
+
+        Raises:
+            KeyInvalidState: It is not due.
+        """
+        managed = self.managed
+        if managed is not None:
+            return managed.destruction(key_id, deadline)
+        return native_plan(self._native, key_id, deadline)
 
     def _purges_at_once(self) -> bool:
         """Tell whether the driver leaves the deletion window to the host, and nothing keeps it."""
@@ -299,7 +311,7 @@ def offer(
     """
     kept = catalog and is_allowed(settings, LIFECYCLE.name)
     if wire == _PURGE and not kept and rows.of(wire) and not rows.of("key.schedule_deletion"):
-        return Offer(wire, NO, _NO_WINDOW)
+        return Offer(wire, NO, NO_WINDOW)
     keeper = keeper_of(wire)
     if keeper is not None:
         return _kept(rows, settings, wire, algorithm, keeper=keeper, catalog=catalog)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
+from kmsplug_host import Host
 from support.cli import Cli
 
 Keys = Mapping[str, str]
@@ -53,6 +54,48 @@ def test_a_key_is_purged_only_by_somebody_who_names_it_twice(
     assert cli.json("key", "describe", key_id)["state"] == "DESTROYED"
     error = cli.error("key", "purge", keys["ec"], "--confirm", keys["ec"])
     assert error["code"] == "KEY_INVALID_STATE"
+
+
+KEPT_BY_THE_HOST = """
+[plugins.main]
+driver = "mock"
+[plugins.main.config]
+state_file = "mock.jsonl"
+[[plugins.main.config.scenario.gap]]
+operations = ["key.schedule_deletion", "key.cancel_deletion", "key.enable", "key.rotate", "key.list_versions"]
+[keystores.main]
+plugin = "main"
+[catalog]
+"""
+
+
+def test_a_deletion_that_is_due_is_shown_and_finished_by_who_names_the_key_twice(
+    cli: Cli, refusal: Callable[..., str]
+) -> None:
+    (cli.folder / "plugins.toml").write_text(KEPT_BY_THE_HOST)
+    with Host.open(cli.folder / "plugins.toml") as host:
+        keystore = host.keystore("main")
+        key_id = keystore.create_key("AES_256_GCM", name="app").key_id
+        keystore.rotate_key(key_id)
+        keystore.schedule_key_deletion(key_id, window_days=7)
+
+        assert "due" not in cli.json("key", "list")["keys"][0]
+        assert cli.error("key", "destroy", key_id, "--confirm", key_id)["code"] == "KEY_INVALID_STATE"
+        keystore.cancel_key_deletion(key_id)
+        keystore.schedule_key_deletion(key_id, window_days=0)
+
+    assert cli.json("key", "describe", key_id)["due"] is True
+    assert b"\tDUE\t" in cli("key", "list").stdout
+    assert "there is nobody to ask" in refusal("key", "destroy", key_id)
+    assert "another key" in refusal("key", "destroy", key_id, "--confirm", "other")
+    planned = cli.json("key", "destroy", key_id, "--dry-run")
+    assert (planned["done"], list(planned["versions"])) == (False, ["1", "2"])
+    shown, status = cli.on_a_terminal("key", "destroy", key_id, typed=b"yes\n")
+    assert (status, b"nothing was destroyed" in shown) == (1, True)
+    done = cli("key", "destroy", key_id, "--confirm", key_id).stdout.decode().splitlines()
+    assert [line.split("\t")[1] for line in done] == ["VERSION", "1", "2"]
+    again = cli.json("key", "destroy", key_id, "--confirm", key_id)
+    assert (again["done"], again["versions"]) == (True, planned["versions"])
 
 
 def test_a_key_comes_back_from_its_backup(cli: Cli, keys: Keys) -> None:

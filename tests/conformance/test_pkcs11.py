@@ -13,7 +13,7 @@ KINDS = (
     "AES_256_GCM", "AES_256_KW", "RSA_2048", "EC_P256", "ED25519", "HMAC_SHA_512",
 )  # fmt: skip
 # What depends on the token; the rest is the same everywhere, and tried on the first.
-OF_THE_TOKEN = ("keys.create", "keys.public_key", "crypto", "binding", "signing")
+OF_THE_TOKEN = ("keys.create", "keys.public_key", "crypto", "binding", "signing", "states.purge")
 COMMAND = [sys.executable, "-m", "kmsplug_plugins.pkcs11"]
 
 

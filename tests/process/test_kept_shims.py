@@ -218,6 +218,10 @@ def test_a_deletion_that_is_due_waits_for_an_operator(tmp_path: Path) -> None:
         keystore.enable_key(key)
         assert keystore.decrypt(made.ciphertext).plaintext == b"data"
         keystore.schedule_key_deletion(key)
+        with pytest.raises(KeyInvalidState, match="not due before"):
+            keystore.purge_key(key)
+        keystore.cancel_key_deletion(key)
+        keystore.schedule_key_deletion(key, window_days=0)
         keystore.purge_key(key)
         with pytest.raises((KeyNotFound, KeyDestroyed)):
             keystore.decrypt(made.ciphertext)

@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +65,22 @@ class DatabaseCatalog:
         with _reached(), self._engine.connect() as connection:
             rows = connection.execute(sa.select(ENTRIES).where(ENTRIES.c.owner_id.in_(ids))).all()
         return [self._entry(keystore, row) for row in rows]
+
+    def scheduled(self, keystore: str) -> list[Entry]:
+        """See `Catalog`."""
+        wanted = ENTRIES.c.body.like('%"deletion":"%'), ENTRIES.c.keystore == keystore
+        with _reached(), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(ENTRIES).where(*wanted)).all()
+        entries = [self._entry(keystore, row) for row in rows]
+        return [entry for entry in entries if entry.body and entry.body.get("deletion")]
+
+    def now(self) -> datetime:
+        """See `Catalog`."""
+        if not self.shared:
+            return datetime.now(UTC)
+        with _reached(), self._engine.connect() as connection:
+            moment: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        return moment.astimezone(UTC)
 
     def put(self, keystore: str, puts: Sequence[Put]) -> bool:
         """See `Catalog`."""

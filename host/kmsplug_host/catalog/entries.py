@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
 Body: TypeAlias = dict[str, Any]
@@ -62,6 +63,12 @@ class Catalog(Protocol):
 
     def owned(self, keystore: str, owners: Sequence[str]) -> list[Entry]:
         """Return the rows that belong to these keys."""
+
+    def scheduled(self, keystore: str) -> list[Entry]:
+        """Return the rows whose body has a ``deletion``: of keys that are to be destroyed some day."""
+
+    def now(self) -> datetime:
+        """Return the time by the database's clock, which is this host's where the database is a file here."""
 
     def put(self, keystore: str, puts: Sequence[Put]) -> bool:
         """Change all these rows, or none and return False: one of them was changed meanwhile."""

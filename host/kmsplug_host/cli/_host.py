@@ -10,6 +10,7 @@ from kmsplug_host.client import Host
 from kmsplug_host.config import load
 from kmsplug_host.errors import ConfigurationError
 from kmsplug_host.keystore import Keystore
+from kmsplug_host.shims.destruction import is_due
 
 from . import _output
 from ._config import Options, find_config
@@ -58,9 +59,23 @@ def call_and_show(context: typer.Context, keystore: str | None, call: Callable[[
 
 def show_key(context: typer.Context, key: Key) -> None:
     """Show a key: fields for people, its wire form for programs."""
-    document = _output.plain(key)
+    options: Options = context.obj
+    document = key_document(key)
+    if not options.json:
+        document = {**_output.plain(key), "state": state_text(key)}
     order = [*_FIRST, *(name for name in document if name not in _FIRST)]
     show(context, "Key", {name: document[name] for name in order if name in document})
+
+
+def key_document(key: Key) -> dict[str, object]:
+    """Return a key's wire form, with ``due`` where its deletion waits for nothing but `key destroy`."""
+    due = is_due(key.state, key.deletion_at)
+    return {**_output.plain(key), **({"due": True} if due else {})}
+
+
+def state_text(key: Key) -> str:
+    """Return a key's state for people."""
+    return "DUE" if is_due(key.state, key.deletion_at) else key.state.value
 
 
 def show(context: typer.Context, title: str, document: dict[str, object]) -> None:

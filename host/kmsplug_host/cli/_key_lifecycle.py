@@ -1,6 +1,7 @@
 """``kmsplug key ...``: states, rotation, deletion, backup. Registered with the group in ``_app``."""
 
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated
 
@@ -22,6 +23,12 @@ class SettableState(StrEnum):
     SUSPENDED = "SUSPENDED"
     DEACTIVATED = "DEACTIVATED"
     COMPROMISED = "COMPROMISED"
+
+
+Confirm = Annotated[
+    str | None,
+    typer.Option("--confirm", metavar="KEY_ID", help="The key once more; needed where nobody can be asked."),
+]
 
 
 def rotate(context: typer.Context, key_id: KeyId, keystore: KeystoreName = None) -> None:
@@ -96,14 +103,11 @@ def purge(
     context: typer.Context,
     key_id: KeyId,
     keystore: KeystoreName = None,
-    confirm: Annotated[
-        str | None,
-        typer.Option(
-            "--confirm", metavar="KEY_ID", help="The key once more; needed where nobody can be asked."
-        ),
-    ] = None,
+    confirm: Confirm = None,
 ) -> None:
     """Destroy a key that is scheduled for deletion, now and for good. Nothing that it encrypted opens again.
+
+    Where the host keeps the deletion window, not before it is over: see `key destroy`.
 
     Example: kmsplug key purge KEY_ID --confirm KEY_ID
     """
@@ -111,6 +115,35 @@ def purge(
     with open_keystore(context, keystore) as store:
         result = store.purge_key(key_id)
     show(context, "Purged", {"key_id": key_id, "purged": True, **_output.plain(result)})
+
+
+def destroy(
+    context: typer.Context,
+    key_id: KeyId,
+    keystore: KeystoreName = None,
+    confirm: Confirm = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be destroyed; needs no confirmation.")
+    ] = False,
+) -> None:
+    """Finish a deletion that is due: destroy the key with all its versions, for good. Never before its date.
+
+    An interrupted one is finished by the same command.
+
+    Example: kmsplug key destroy KEY_ID --confirm KEY_ID
+    """
+    if not dry_run:
+        _require_confirmation(key_id, confirm)
+    with open_keystore(context, keystore) as store:
+        found = store.destroy_key(key_id, dry_run=dry_run)
+    options: Options = context.obj
+    document = {**asdict(found), "versions": dict(found.versions), "dry_run": dry_run}
+    if options.json:
+        _output.print_json({name: value for name, value in document.items() if value is not None})
+        return
+    rows = [(found.key_id, version, part) for version, part in found.versions.items()]
+    title = "Destroyed" if found.done else "Would be destroyed"
+    _output.print_table(title, ["KEY", "VERSION", "KEY AT THE PROVIDER"], rows)
 
 
 def backup(

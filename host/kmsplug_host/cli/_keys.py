@@ -12,7 +12,7 @@ from kmsplug_host.keystore import Keystore
 from . import _output
 from ._config import Options
 from ._files import STDIO, check_output, write_output
-from ._host import call_and_show, open_keystore, show, show_key
+from ._host import call_and_show, key_document, open_keystore, show, show_key, state_text
 from ._parameters import KeyFormat, KeyId, KeystoreName, KeyVersion, Out, pair
 
 app = typer.Typer(help="Make, look at, change and end keys.", no_args_is_help=True)
@@ -59,9 +59,12 @@ def list_(context: typer.Context, keystore: KeystoreName = None) -> None:
         keys = list(store.keys())
     options: Options = context.obj
     if options.json:
-        _output.print_json({"keys": [_output.plain(key) for key in keys]})
+        _output.print_json({"keys": [key_document(key) for key in keys]})
         return
-    rows = [(key.key_id, key.name, key.algorithm, key.key_version, key.state, key.created_at) for key in keys]
+    rows = [
+        (key.key_id, key.name, key.algorithm, key.key_version, state_text(key), key.created_at)
+        for key in keys
+    ]
     _output.print_table(
         f"Keys of {store.name}", ["KEY", "NAME", "ALGORITHM", "VERSION", "STATE", "CREATED"], rows
     )
@@ -79,7 +82,7 @@ def describe(context: typer.Context, key_id: KeyId, keystore: KeystoreName = Non
         found = _all_versions(store, key_id) if offers_versions else []
     options: Options = context.obj
     if options.json:
-        _output.print_json({**_output.plain(key), "versions": [_output.plain(version) for version in found]})
+        _output.print_json({**key_document(key), "versions": [_output.plain(version) for version in found]})
         return
     show_key(context, key)
     if found:

@@ -145,6 +145,7 @@ _STYLES = {
     "native": "green", "advice": "yellow", "wrong": "red",
     "STARTING": "yellow", "BACKOFF": "yellow", "DEGRADED": "yellow",
     "SUSPENDED": "yellow", "DEACTIVATED": "cyan",
+    "DUE": "red",
     "QUARANTINED": "red", "COMPROMISED": "red", "DESTROYED": "red", "unhealthy": "red", "FAILED": "red",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from kmsplug_protocol import (
     BY_WIRE,
+    EmptyResult,
     ErrorCode,
     Model,
     Operation,
@@ -163,6 +164,9 @@ class Recovery:
         assert isinstance(found, ReconcileResult)  # noqa: S101 - the facade validated it
         if found.outcome is Outcome.NOT_APPLIED:
             self._unsettled = False
+        elif found.outcome is Outcome.APPLIED and self._operation.result is EmptyResult:
+            self._guard.note_reconciled()
+            return EmptyResult()
         elif found.outcome is Outcome.APPLIED:
             if found.key is None or not isinstance(found.key, self._operation.result):
                 error.outcome, error.attempts = Outcome.APPLIED, self._attempts

@@ -94,7 +94,7 @@ LIFECYCLE: Final = Keeper(
     decisive=(("key.schedule_deletion", "key.cancel_deletion", "key.enable"),),
     needs=("key.get",),
     guarantees="hosts with this catalog refuse what the state forbids, within 5 s of the change; "
-    "nothing is destroyed by a clock: a deletion that is due waits for key.purge",
+    "a deletion is destroyed when it is due and somebody asks for it, with all versions, and never before",
     costs="a seat belt, not access control: other clients of the provider are not stopped",
 )
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from kmsplug_protocol import KeyState
 
-from kmsplug_host.errors import InvalidArgument, KeyInvalidState
+from kmsplug_host.errors import InvalidArgument, KeyInvalidState, KeyPendingDeletion
 
 from .states import raise_for
 
@@ -18,6 +18,8 @@ Body = dict[str, Any]
 
 ALL: Final = "*"
 _DEFAULT_WINDOW_DAYS: Final = 30
+NO_WINDOW: Final = "the provider destroys at once, and nothing here keeps a deletion window"
+_AGAIN: Final = "kmsplug key destroy finishes it"
 
 _FROM: Final = {
     KeyState.SUSPENDED: {KeyState.ACTIVE, KeyState.DEACTIVATED},
@@ -62,7 +64,7 @@ def disabled(body: Body) -> Body:
 
 def enabled(body: Body, current: str) -> Body:
     """``key.enable``: everything SUSPENDED is again what it was."""
-    _refuse_ending(body)
+    refuse_ending(body)
     state = state_of(body, current)
     if state is KeyState.COMPROMISED:
         raise_for(state)
@@ -82,16 +84,17 @@ def moved(body: Body, to: KeyState, version: str | None) -> Body:
     """
     if to not in _FROM:
         raise InvalidArgument(f"no key is moved to {to} by key.set_state", path="state")
-    _refuse_ending(body)
+    refuse_ending(body)
     return _moved(body, to, version, quiet=False)
 
 
 def scheduled(body: Body, window_days: int | None, now: datetime) -> Body:
     """``key.schedule_deletion``. When it is due it waits for an operator: nothing happens by the clock."""
-    _refuse_ending(body)
-    due = now.astimezone(UTC) + timedelta(days=_DEFAULT_WINDOW_DAYS if window_days is None else window_days)
+    refuse_ending(body)
+    days = _DEFAULT_WINDOW_DAYS if window_days is None else window_days
     after = copy.deepcopy(body)
-    after["deletion"] = due.strftime("%Y-%m-%dT%H:%M:%SZ")
+    after["deletion"] = _text(now + timedelta(days=days))
+    after["window_days"] = days
     return after
 
 
@@ -101,15 +104,72 @@ def cancelled(body: Body) -> Body:
         raise_for(KeyState.DESTROYED)
     if not body.get("deletion"):
         raise KeyInvalidState("the key is not scheduled for deletion")
+    if body.get("destroying"):
+        raise KeyPendingDeletion("the destruction of the key has begun: nothing brings it back", hint=_AGAIN)
     after = copy.deepcopy(body)
     after["deletion"] = None
     return disabled(after)
 
 
-def _refuse_ending(body: Body) -> None:
+def is_due(body: Body, now: datetime) -> bool:
+    """Tell whether a deletion waits for nothing but somebody who wants it."""
+    deletion: str | None = body.get("deletion")
+    return deletion is not None and not body.get("destroyed") and deletion <= _text(now)
+
+
+def require_due(body: Body, now: datetime) -> None:
+    """See that the window of a deletion is over.
+
+    Raises:
+        KeyInvalidState: It is not, or there is none.
+        KeyDestroyed: The key is destroyed.
+    """
+    if body.get("destroyed"):
+        raise_for(KeyState.DESTROYED)
+    if not body.get("deletion"):
+        raise KeyInvalidState("the key is not scheduled for deletion", hint="schedule it first")
+    if not is_due(body, now):
+        raise KeyInvalidState(f"the deletion is not due before {body['deletion']}")
+
+
+def destroying(body: Body, now: datetime) -> Body:
+    """``key.purge`` begins, or goes on: from now on nothing brings the key back.
+
+    ``destroying`` counts who began, so that the one who was alone can tell (`spared`).
+    """
+    require_due(body, now)
+    return {**body, "destroying": body.get("destroying", 0) + 1}
+
+
+def spared(body: Body) -> Body:
+    """The one who began was refused before anything was destroyed: the deletion is due as before.
+
+    Unless somebody else has begun as well, of whom nobody knows how far he is.
+    """
+    if body.get("destroying") != 1:
+        return body
+    return {name: value for name, value in body.items() if name != "destroying"}
+
+
+def destroyed(body: Body, now: datetime) -> Body:
+    """``key.purge`` has ended: nothing of the key is left."""
+    kept = {name: value for name, value in body.items() if name != "destroying"}
+    return {**kept, "deletion": None, "destroyed": _text(now)}
+
+
+def refuse_ending(body: Body) -> None:
+    """Refuse what is of no use to a key whose deletion is scheduled, or that is destroyed.
+
+    Raises:
+        KmsplugError: The error of that state.
+    """
     state = state_of(body, ALL)
     if state in (KeyState.DESTROYED, KeyState.DESTROY_SCHEDULED):
         raise_for(state)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _moved(body: Body, to: KeyState, version: str | None, *, quiet: bool) -> Body:

@@ -4,8 +4,10 @@ Names are resolved first, so that every spelling of a key and every alias meets 
 operation is the catalog's, or goes to the version that is meant, or to the provider.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -29,17 +31,21 @@ from kmsplug_host.errors import (
     InvalidArgument,
     InvalidCiphertext,
     KeyCompromised,
+    KeyDestroyed,
     KeyDisabled,
     KeyInvalidState,
     KeyNotFound,
     KeyPendingDeletion,
     KeystoreCorrupt,
+    KmsplugError,
     UnsupportedOperation,
 )
 
 from . import lifecycle, versioning
 from . import records as kinds
+from .destruction import Destroyer, Destruction, native_plan
 from .keeper import ALIAS, LIFECYCLE, TAGS, VERSIONING, Keeper
+from .lifecycle import NO_WINDOW
 from .records import Body, Records, Target
 from .routing import MAKING, OPENING, Below, Router
 from .shim import Provider
@@ -52,6 +58,7 @@ _MAY_BE_STALE: Final = (
     InvalidCiphertext, KeyNotFound, KeyDisabled, KeyInvalidState, KeyPendingDeletion, KeyCompromised,
 )  # fmt: skip
 
+_SCHEDULE: Final = "key.schedule_deletion"
 _ONE_VERSION: Final = frozenset({"key.backup", "key.get_import_parameters", "key.import"})
 
 
@@ -71,6 +78,7 @@ class Managed:
         self._stands = stands
         self._records = Records(provider, handle)
         self._router = Router(provider, self._records, below)
+        self._destroyer = Destroyer(provider, self._records, below)
         self._handlers: dict[str, Callable[[Any, Deadline], Result]] = {
             "key.create": self._create,
             "key.get": self._get,
@@ -277,6 +285,7 @@ class Managed:
 
         def burn(body: Body) -> Body:
             nonlocal number
+            lifecycle.refuse_ending(body)
             after, number = versioning.burnt(body, first, proof)
             return after
 
@@ -292,9 +301,18 @@ class Managed:
         if made.exportable and not first.exportable:
             raise KeystoreCorrupt("the provider made a version whose material may leave it")
         mark = versioning.prove(self._provider, made, deadline)
-        body = self._records.add_part(
-            target.key_id, made.key_id, str(number), lambda body: versioning.added(body, number, made, mark)
-        )
+
+        def add(body: Body) -> Body:
+            if body.get("destroying") or body.get("destroyed"):
+                raise KeyDestroyed("the key was destroyed while it was rotated")
+            return versioning.added(body, number, made, mark)
+
+        try:
+            body = self._records.add_part(target.key_id, made.key_id, str(number), add)
+        except KeyDestroyed:
+            with contextlib.suppress(KmsplugError):  # nobody will ever use it
+                self._destroyer.finish(made.key_id, {}, deadline)
+            raise
         return self._key(target, deadline, body, VERSIONING.label)
 
     def _enable(self, params: Any, deadline: Deadline) -> Key:
@@ -339,7 +357,8 @@ class Managed:
         target = self._records.find(params.key_id, deadline, fresh=True)
         if not self._by(LIFECYCLE, "key.schedule_deletion", target):
             return self._on_every_part("key.schedule_deletion", params, target, deadline)
-        now = datetime.now(UTC)
+        # Of two clocks the later one: nobody's deletion is due too soon.
+        now = max(datetime.now(UTC), self._records.catalog.now())
         return self._changed(
             target, deadline, lambda body: lifecycle.scheduled(body, params.window_days, now)
         )
@@ -356,28 +375,39 @@ class Managed:
 
     def _on_every_part(self, wire: str, params: Any, target: Target, deadline: Deadline) -> Key:
         """Do natively what concerns a whole key: with each of its versions' keys, the first one last."""
-        for part_id in _parts(target)[1:]:
+        *others, _ = reversed(versioning.keys_of(target.key_id, target.body or {}).values())
+        for part_id in others:
             self._below(BY_WIRE[wire], params.model_copy(update={"key_id": part_id}), deadline)
         key = self._natively(wire, params, target, deadline)
         return self._completed(key, self._records.owned([target.key_id]), target.body)
 
     def _purge(self, params: Any, deadline: Deadline) -> EmptyResult:
+        if self._keeps_deletion(params.key_id, deadline):
+            return self._destroyer.destroy(params.key_id, deadline)
         target = self._records.find(params.key_id, deadline, fresh=True)
-        if self._by(LIFECYCLE, "key.schedule_deletion", target):
-            refuse(lifecycle.state_of(target.body, None), frozenset({KeyState.DESTROY_SCHEDULED}))
-        native = self._provider.rows.find("key.schedule_deletion", target.key.algorithm)
-        answer: Any = None
-        for part_id in reversed(_parts(target)):
-            if native is not None and target.body is not None and target.body.get("deletion"):
-                # The host kept the window; the provider wants one of its own.
-                window = (native.deletion_window_days or (None,))[0]
-                self._provider.ask("key.schedule_deletion", deadline, key_id=part_id, window_days=window)
-            answer = self._below(
-                BY_WIRE["key.purge"], params.model_copy(update={"key_id": part_id}), deadline
-            )
-        if target.body is not None:
-            self._records.change(target.key_id, lambda body: {**body, "destroyed": True})
-        return answer  # type: ignore[no-any-return]
+        if self._provider.rows.find(_SCHEDULE, target.key.algorithm) is None:
+            raise UnsupportedOperation(NO_WINDOW)
+        return self._destroyer.finish(target.key_id, target.body or {}, deadline)
+
+    def destruction(self, key_id: str, deadline: Deadline) -> Destruction:
+        """Tell what goes with a key whose deletion is due.
+
+        Raises:
+            KeyInvalidState: It is not due.
+        """
+        if self._keeps_deletion(key_id, deadline):
+            return self._destroyer.plan(key_id, deadline)
+        target = self._records.find(key_id, deadline, fresh=True)
+        found = native_plan(self._provider, target.key_id, deadline)
+        if target.body and "versions" in target.body:
+            found = replace(found, versions=versioning.keys_of(target.key_id, target.body))
+        return found
+
+    def _keeps_deletion(self, key_id: str, deadline: Deadline) -> bool:
+        try:
+            return self._by(LIFECYCLE, _SCHEDULE, self._records.find(key_id, deadline))
+        except KeyDestroyed:
+            return True  # else its row would not tell
 
     def _set_alias(self, params: Any, deadline: Deadline) -> EmptyResult:
         target = self._records.find(params.key_id, deadline, fresh=True)
@@ -445,11 +475,3 @@ class Managed:
         return not (kept.keys() & {"states", "deletion", "versions", "destroyed"}) and (
             named == target.key_id or not self._records.is_alias(named)
         )
-
-
-def _parts(target: Target) -> list[str]:
-    """Return the provider's keys of all versions, the first version first."""
-    body = target.body
-    if body is None or "versions" not in body:
-        return [target.key_id]
-    return [body["versions"][name]["key"] for name in reversed(versioning.newest_first(body))]

@@ -10,7 +10,7 @@ from kmsplug_protocol import Key
 
 from kmsplug_host._deadline import Deadline
 from kmsplug_host.catalog import Catalog, CatalogHandle, Entry, Put
-from kmsplug_host.errors import Conflict, KeyNotFound
+from kmsplug_host.errors import Conflict, KeyDestroyed, KeyNotFound
 
 from .shim import Provider
 
@@ -69,6 +69,7 @@ class Records:
 
         Raises:
             KeyNotFound: There is none, or it is only a version of one.
+            KeyDestroyed: There was one.
         """
         now = time.monotonic()
         known = None if fresh else self._known.get(key_id)
@@ -91,11 +92,24 @@ class Records:
             raise KeyNotFound(
                 f"{key_id} is version {part.body['version']} of {part.owner}: name that key and its version"
             )
-        key = self._provider.describe(named, deadline)
+        try:
+            key = self._provider.describe(named, deadline)
+        except KeyNotFound:
+            if _is_ending(self.row(named)[1]):
+                raise KeyDestroyed("the key is destroyed") from None
+            raise
         entry = found.get((KEY, key.key_id))
         if key.key_id != key_id:
             entry = self.catalog.get(identity, [(KEY, key.key_id)]).get((KEY, key.key_id))
         return Target(key, None if entry is None else entry.body)
+
+    def row(self, name: str) -> tuple[str, Body | None]:
+        """Return the id of the key that an id or alias names, and its row, without asking the provider."""
+        identity = self._provider.identity
+        alias = self.catalog.get(identity, [(ALIAS, name)]).get((ALIAS, name))
+        owner = alias.body["key"] if alias is not None and alias.body else name
+        entry = self.catalog.get(identity, [(KEY, owner)]).get((KEY, owner))
+        return owner, None if entry is None else entry.body
 
     def is_alias(self, name: str) -> bool:
         """Tell whether the catalog has an alias of this name."""
@@ -156,3 +170,7 @@ class Records:
         """Read everything anew."""
         with self._lock:
             self._known = {}
+
+
+def _is_ending(body: Body | None) -> bool:
+    return bool(body) and any(body.get(name) for name in ("destroying", "destroyed"))  # type: ignore[union-attr]

@@ -76,6 +76,13 @@ def newest_first(body: Body) -> list[str]:
     return sorted(versions, key=lambda name: versions[name]["n"], reverse=True)
 
 
+def keys_of(key_id: str, body: Body, only: str = "1") -> dict[str, str]:
+    """Return the provider's key of each version, oldest first; of a key that has *only* one, itself."""
+    if "versions" not in body:
+        return {only: key_id}
+    return {name: body["versions"][name]["key"] for name in reversed(newest_first(body))}
+
+
 def part(body: Body, version: str) -> dict[str, Any]:
     """Return what is known of a version.
 

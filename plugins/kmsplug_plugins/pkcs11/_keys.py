@@ -3,6 +3,9 @@
 A key is one object, or a pair of them, with a CKA_ID of its own; CKA_LABEL is its name and may repeat. Its id
 in the protocol is ``p11-`` and the CKA_ID in hexadecimal digits, so that keys which other programs made are
 found too. A key has one version: generations are kept by the host, as several keys of one label.
+
+A CKA_ID that is made here ends in four bytes that follow from the others: only what bears this mark is ever
+destroyed here.
 """
 
 import hashlib
@@ -22,7 +25,8 @@ NAMESPACE: Final = "p11-"
 VERSION: Final = "1"
 WAITING: Final = "kmsplug-import/1/"
 
-_ID_BYTES: Final = 16
+_BODY_BYTES: Final = 12
+_MARK_BYTES: Final = 4
 _MAX_ID_BYTES: Final = 255
 _EDWARDS: Final = (EDWARDS_OID, EDWARDS_NAME)
 
@@ -68,8 +72,32 @@ def is_id(text: str) -> bool:
 def new_id(change: str | None) -> bytes:
     """Return a CKA_ID for a new key: random, or of the change that asks for it, to find it again."""
     if change is None:
-        return os.urandom(_ID_BYTES)
-    return hashlib.sha512(b"kmsplug-pkcs11/v1/key-id\0" + change.encode("utf-8")).digest()[:_ID_BYTES]
+        body = os.urandom(_BODY_BYTES)
+    else:
+        body = hashlib.sha512(b"kmsplug-pkcs11/v1/key-id\0" + change.encode("utf-8")).digest()[:_BODY_BYTES]
+    return body + _mark(body)
+
+
+def is_own(key_id: bytes) -> bool:
+    """Tell whether a CKA_ID is one that this driver makes."""
+    body = key_id[:_BODY_BYTES]
+    return key_id == body + _mark(body)
+
+
+def _mark(body: bytes) -> bytes:
+    return hashlib.sha512(b"kmsplug-pkcs11/v1/key-id-mark\0" + body).digest()[:_MARK_BYTES]
+
+
+def bytes_of(text: str) -> bytes:
+    """Return the CKA_ID of an id in the protocol.
+
+    Raises:
+        DriverError: KEY_NOT_FOUND: it is none.
+    """
+    key_id = _id_of(text)
+    if key_id is None:
+        raise not_found()
+    return key_id
 
 
 def find(worker: Worker, text: str) -> StoredKey:
@@ -80,14 +108,12 @@ def find(worker: Worker, text: str) -> StoredKey:
             a kind that has no name here).
         PKCS11Error: The module failed, or nobody is logged in any more.
     """
-    key_id = _id_of(text)
-    if key_id is None:
-        raise _not_found()
+    key_id = bytes_of(text)
     known: StoredKey | None = worker.found.get(key_id)
     if known is None:
         known = look_up(worker, key_id)
         if known is None:
-            raise _not_found()
+            raise not_found()
         if known.waits_until is None:  # else it is another one as soon as its material has come
             worker.found[key_id] = known
     return known
@@ -123,6 +149,18 @@ def look_up(worker: Worker, key_id: bytes, *, surely: bool = True) -> StoredKey 
             ErrorCode.KEY_USAGE_MISMATCH,
             "the key is of a kind, or has a combination of uses, that has no name here",
         )
+    return found
+
+
+def objects(worker: Worker, key_id: bytes) -> list[Object]:
+    """Return every object of a key, what it consists of first, then what is public.
+
+    Raises:
+        PKCS11Error: As `find`.
+    """
+    found = _objects(worker.session, key_id)
+    if not found:
+        worker.require_sight()
     return found
 
 
@@ -211,7 +249,8 @@ def _id_of(text: str) -> bytes | None:
     return key_id if key_id.hex() == digits else None  # one spelling for a key
 
 
-def _not_found() -> DriverError:
+def not_found() -> DriverError:
+    """Return what is said where there is no such key."""
     return DriverError(ErrorCode.KEY_NOT_FOUND, "the token has no key of this id")
 
 

@@ -1,7 +1,7 @@
 """What a token is promised to do: the rows of the tables that its list and its answers bear out."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -19,9 +19,9 @@ from kmsplug_protocol import (
 from kmsplug_sdk import DriverError, provides
 from kmsplug_sdk.driver import CapabilityRow
 
-from . import _known_answers, _use
+from . import _destroying, _known_answers, _use
 from ._client import Ckm, KeyType, PKCS11Error, Session, Slot, SlotFlag, Token, TokenFlag
-from ._errors import name_of
+from ._errors import NOT_NOW, name_of
 from ._kinds import KINDS, Kind, mechanisms
 from ._profiles import UNKNOWN, Profile
 
@@ -58,6 +58,7 @@ class Offer:
         protection: Where keys live; None: not known before a token is.
         kinds: Kinds of key and the mechanisms of each that work.
         random: Whether the token gives random bytes.
+        destroys: Whether what it made can be destroyed.
         import_formats: How material may be wrapped that comes from outside, the default first.
         reasons: Why a mechanism of a kind is not offered.
     """
@@ -66,6 +67,7 @@ class Offer:
     protection: Protection | None
     kinds: Mapping[Kind, tuple[Mechanism, ...]]
     random: bool = True
+    destroys: bool = True
     import_formats: tuple[str, ...] = (Mechanism.RSA_OAEP_SHA_256,)
     reasons: Mapping[tuple[Kind, Mechanism], str] = field(default_factory=dict)
 
@@ -92,6 +94,8 @@ class Offer:
                 found.setdefault(operation, []).extend(
                     {**self._row(kind, mechanism), **where} for mechanism in offered
                 )
+        if self.destroys:
+            found["key.purge"] = [{}]
         if self.random:
             found["crypto.random"] = [{"max_input_bytes": MAX_RANDOM_BYTES}]
         return found
@@ -227,6 +231,7 @@ def offer_of(token: Token, profile: Profile, allowed: Collection[KeyAlgorithm] |
         _protection(token, profile),
         kinds,
         bool(token.flags & TokenFlag.RNG),
+        _destroys(token, kinds, profile),
         _import_formats(token, listed, profile),
         reasons,
     )
@@ -237,6 +242,20 @@ def _import_formats(token: Token, listed: set[Any], profile: Profile) -> tuple[s
     if not profile.tells_local or not {Ckm.RSA_PKCS_OAEP, Ckm.RSA_PKCS_KEY_PAIR_GEN} <= listed:
         return ()
     return (Mechanism.RSA_OAEP_SHA_256,) if _in_own_session(token, _known_answers.unwraps) else ()
+
+
+def _destroys(token: Token, kinds: Iterable[Kind], profile: Profile) -> bool:
+    """Tell whether a key that the token made can be destroyed; tried with one that is made quickly."""
+    kind = next((each for each in kinds if each.key_type is not KeyType.RSA), None)
+    if token.flags & TokenFlag.WRITE_PROTECTED or kind is None:
+        return False
+    curve = _known_answers.edwards_params(profile) if kind.key_type is KeyType.EC_EDWARDS else kind.curve
+    try:
+        return _in_own_session(token, partial(_destroying.destroys, kind=kind, curve=curve))
+    except PKCS11Error as error:
+        if name_of(error) in NOT_NOW:
+            raise
+        return False
 
 
 def _claimed(slot: Slot, listed: set[Any], kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:

@@ -1,10 +1,11 @@
-"""Operations on keys: making, reading, listing, judging."""
+"""Operations on keys: making, reading, listing, judging, destroying."""
 
 from abc import ABC, abstractmethod
 from typing import Final
 
 from kmsplug_protocol import (
     CreateKeyParams,
+    EmptyResult,
     ErrorCode,
     GetPublicKeyParams,
     GetPublicKeyResult,
@@ -24,6 +25,7 @@ from kmsplug_sdk import DriverError
 
 from . import _keys
 from ._client import Attribute, KeyType
+from ._destroying import Destruction
 from ._encoding import public_key_info, rsa_public_key_info
 from ._keys import StoredKey
 from ._kinds import KINDS, Kind, default_usage
@@ -135,13 +137,32 @@ class KeyOperations(ABC):
 
         return self._link.run("key.validate", act)
 
+    @declared("key.purge")
+    def purge_key(self, request: KeyParams) -> EmptyResult:
+        """Destroy every object of a key that this driver made, now: a token keeps no window.
+
+        What an interruption left of a key is destroyed by the same call made again. Afterwards the key is not
+        there.
+        """
+        destruction = Destruction(request.key_id)
+        try:
+            self._link.run("key.purge", destruction.run, makes=True)
+        except DriverError as error:
+            if destruction.begun:
+                error.data = error.data.model_copy(update={"outcome": Outcome.UNKNOWN})
+            raise
+        return EmptyResult(protection=self._offer.protection)
+
     @declared("key.reconcile")
     def reconcile(self, request: ReconcileParams) -> ReconcileResult:
-        """Tell whether a create was carried out: its key is there, or it is not known what became of it.
+        """Tell whether a create or a purge was carried out.
 
-        A token does not refuse a second key of one CKA_ID, so a create that is still in progress in another
-        process could come after an answer that it never will.
+        Of a create the key is there, or it is not known what became of it: a token does not refuse a second
+        key of one CKA_ID, so that one in progress in another process could come after an answer that it never
+        will. A purge may be repeated for as long as anything of the key is there.
         """
+        if request.method == "key.purge" and request.key_id is not None:
+            return self._purged(request.key_id)
         if request.method != "key.create":
             return ReconcileResult(outcome=Outcome.UNKNOWN)
 
@@ -150,6 +171,15 @@ class KeyOperations(ABC):
             if key is None:
                 return ReconcileResult(outcome=Outcome.UNKNOWN)
             return ReconcileResult(outcome=Outcome.APPLIED, key=self._described(key))
+
+        return self._link.run("key.reconcile", act)
+
+    def _purged(self, text: str) -> ReconcileResult:
+        key_id = _keys.bytes_of(text)
+
+        def act(worker: Worker) -> ReconcileResult:
+            left = _keys.objects(worker, key_id)
+            return ReconcileResult(outcome=Outcome.NOT_APPLIED if left else Outcome.APPLIED)
 
         return self._link.run("key.reconcile", act)
 
