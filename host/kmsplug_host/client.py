@@ -370,6 +370,8 @@ class Host:
 
     def _make_catalog(self) -> CatalogHandle | None:
         """Return the catalog of the configuration; it is opened when it is needed."""
+        from .catalog import CatalogHandle  # noqa: PLC0415
+
         table = self._source.settings.catalog
         return None if table is None else CatalogHandle(table, self._source.folder, self._redactor)
 
