@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ._deadline import Deadline, caller_deadline
+from ._deletions import Deletions
 from ._envelope_operations import open_bytes, view_of
 from ._plugin import Plugin
 from ._probing import probe_at_open
@@ -40,10 +41,14 @@ class Keyring:
 
     def __init__(self) -> None:
         self._keystores: dict[str, Keystore] = {}
+        self._deletions = Deletions(self._all)
 
     def get(self, name: str) -> Keystore | None:
         """Return a keystore, if there is one of this name."""
         return self._keystores.get(name)
+
+    def _all(self) -> list[Keystore]:
+        return list(self._keystores.values())
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all."""
@@ -71,6 +76,7 @@ class Keyring:
         self._keystores = after  # at once: somebody may be asking for one
         for keystore in before.values():
             keystore.remove()
+        self._deletions.watch()
 
     @staticmethod
     def check(source: SettingsSource, change: Changeover) -> None:
@@ -95,6 +101,7 @@ class Keyring:
 
     def close(self) -> None:
         """Refuse whatever waits in any of them, and forget all data keys."""
+        self._deletions.close()
         for keystore in self._keystores.values():
             keystore.close()
 

@@ -248,6 +248,7 @@ class KeystoreSettings(_Table):
         data_key_cache: How long data keys are used again; default: each encrypts one message.
         require: Operations without which it does not open, as ``crypto.sign`` or ``crypto.sign:EC_P256``.
         probe_keys: Ids of keys that may be used to try out, at every open, what the driver promises.
+        auto_destroy: Whether a deletion that the host keeps is finished without an operator.
         shims: Whether the host may do what the provider lacks: ``allow``, ``forbid``, or by which shims only.
         attempt_timeout_s: Seconds that one attempt of a call may take; default: a third of its deadline.
         max_in_flight: Calls at once.
@@ -267,6 +268,7 @@ class KeystoreSettings(_Table):
     data_key_cache: DataKeySettings | None = None
     require: list[_Demand] = []
     probe_keys: list[_KeyId] = []
+    auto_destroy: bool = False
     shims: Literal["allow", "forbid"] | list[_ShimName] = "allow"
     attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
     max_in_flight: int = Field(default=64, ge=1)
@@ -302,6 +304,18 @@ class Settings(_Table):
             if keystore.plugin not in self.plugins:
                 known = ", ".join(sorted(self.plugins))
                 raise ValueError(f"keystores.{name}.plugin: no such plugin, expected one of: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _deletions_are_kept(self) -> "Settings":
+        for name, keystore in self.keystores.items():
+            if not keystore.auto_destroy:
+                continue
+            without = "[catalog]" if self.catalog is None else None
+            if keystore.shims != "allow" and "lifecycle" not in keystore.shims:
+                without = "the shim lifecycle"
+            if without is not None:
+                raise ValueError(f"keystores.{name}.auto_destroy: nothing keeps deletions without {without}")
         return self
 
     def all_keystores(self) -> dict[str, KeystoreSettings]:

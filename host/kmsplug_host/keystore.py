@@ -1,6 +1,6 @@
 """A keystore as applications hold it: every operation of the protocol, and an envelope around data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from kmsplug_protocol import KEYSTORE_API, Capability, Key, KeyAlgorithm
@@ -12,9 +12,10 @@ from ._key_operations import KeyOperations
 from ._plugin import Plugin
 from ._probing import probe
 from ._resolver import Offer, is_allowed
-from .catalog import CatalogHandle
+from .catalog import Catalog, CatalogHandle
 from .config import KeystoreSettings
 from .errors import InvalidArgument
+from .shims.auto_destroy import Reading, read_clocks
 from .shims.envelope_format import check_context
 from .shims.registry import ENVELOPE
 
@@ -155,6 +156,19 @@ class Keystore(KeyOperations, EnvelopeOperations):
         if key_id is None:
             return self._resolver.offer(operation)
         return self._resolver.can_do(operation, key_id, self.deadline(timeout))
+
+    def destroy_due(self, deadline: Deadline, read: Callable[[Catalog], Reading] = read_clocks) -> list[str]:
+        """Destroy what is due and need not wait for an operator, as ``auto_destroy`` says; return what was.
+
+        The host does so by itself, every five minutes.
+        """
+        managed = self._resolver.managed
+        if managed is None:
+            return []
+        destroyed = managed.destroy_due(deadline, read)
+        if destroyed:
+            self.forget_data_keys()
+        return destroyed
 
     def describe(self, key_id: str, deadline: Deadline) -> Key:
         """Return a key's description for what never changes: its canonical id, algorithm, protection."""

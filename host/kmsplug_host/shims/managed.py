@@ -25,7 +25,7 @@ from kmsplug_protocol import (
 )
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host.catalog import CatalogHandle, Entry
+from kmsplug_host.catalog import Catalog, CatalogHandle, Entry
 from kmsplug_host.errors import (
     AlreadyExists,
     InvalidArgument,
@@ -43,6 +43,7 @@ from kmsplug_host.errors import (
 
 from . import lifecycle, versioning
 from . import records as kinds
+from .auto_destroy import AutoDestroyer, Reading
 from .destruction import Destroyer, Destruction, native_plan
 from .keeper import ALIAS, LIFECYCLE, TAGS, VERSIONING, Keeper
 from .lifecycle import NO_WINDOW
@@ -79,6 +80,7 @@ class Managed:
         self._records = Records(provider, handle)
         self._router = Router(provider, self._records, below)
         self._destroyer = Destroyer(provider, self._records, below)
+        self._auto = AutoDestroyer(provider, self._records, self._destroyer)
         self._handlers: dict[str, Callable[[Any, Deadline], Result]] = {
             "key.create": self._create,
             "key.get": self._get,
@@ -402,6 +404,12 @@ class Managed:
         if target.body and "versions" in target.body:
             found = replace(found, versions=versioning.keys_of(target.key_id, target.body))
         return found
+
+    def destroy_due(self, deadline: Deadline, read: Callable[[Catalog], Reading]) -> list[str]:
+        """Destroy what is due and need not wait for an operator; see `auto_destroy`."""
+        if not self._provider.rows.of("key.purge"):
+            return []
+        return self._auto.look(read(self._records.catalog), deadline)
 
     def _keeps_deletion(self, key_id: str, deadline: Deadline) -> bool:
         try:
