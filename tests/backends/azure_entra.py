@@ -67,7 +67,7 @@ class Issuer:
         """Return the published keys (RFC 7517)."""
         public = self._key.public_key().public_numbers()
         members = {"n": b64(public.n.to_bytes(256)), "e": b64(public.e.to_bytes(3))}
-        return {"keys": [{"kty": "RSA", "kid": self.kid, "alg": "RS256", **members}]}
+        return {"keys": [{"kty": "RSA", "use": "sig", "kid": self.kid, "alg": "RS256", **members}]}
 
     def token(self, *, lifetime_s: float = 600, **claims: Any) -> str:
         """Return a signed token (RFC 7519)."""
@@ -99,7 +99,7 @@ def claims_of(token: str, jwks: Mapping[str, Any]) -> dict[str, Any]:
         )
     except (AssertionError, ValueError, KeyError, InvalidSignature):
         raise TokenError("AADSTS50013") from None
-    if not claims["nbf"] <= time.time() < claims["exp"]:
+    if not claims.get("nbf", claims["iat"]) <= time.time() < claims["exp"]:
         raise TokenError("AADSTS700024")
     return dict(claims)
 

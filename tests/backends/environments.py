@@ -1,4 +1,4 @@
-"""Python environments of their own for servers whose packages do not go with ours, kept in the user's cache.
+"""What servers need that does not go with our packages, in the user's cache: Python environments, mostly.
 
 An environment is named after its requirements, which are pinned with hashes in a file beside this one: made
 once, by whoever is first, and used by every later run and every checkout.
@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ _BOUND_S: Final = 400
 
 
 class UnavailableError(Exception):
-    """The environment cannot be made; the text says why."""
+    """It cannot be had here; the text says why."""
 
 
 def python_of(name: str) -> Path:
@@ -29,14 +30,30 @@ def python_of(name: str) -> Path:
     requirements = _HERE / f"{name}.txt"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(requirements.read_bytes() + version.encode()).hexdigest()[:12]
+    return (
+        cached(f"{name}-py{version}-{digest}", lambda folder: _make(folder, requirements)) / "bin" / "python"
+    )
+
+
+def cached(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the user's cache, which is made once, by whoever is first.
+
+    Args:
+        name: Names its content, versions included.
+        make: Makes it; what an interrupted one left may be there.
+
+    Raises:
+        UnavailableError: It cannot be made here.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kmsplug"
     cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / f"{name}-py{version}-{digest}"
-    with (cache / f"{folder.name}.lock").open("w") as lock:
+    folder = cache / name
+    with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "complete").exists():
-            _make(folder, requirements)
-    return folder / "bin" / "python"
+            make(folder)
+            (folder / "complete").touch()
+    return folder
 
 
 def _make(folder: Path, requirements: Path) -> None:
@@ -58,4 +75,3 @@ def _make(folder: Path, requirements: Path) -> None:
             raise UnavailableError(f"{command[0]} did not end well: {type(error).__name__}") from None
         if done.returncode:
             raise UnavailableError(f"the packages cannot be had: {done.stderr.strip()[-300:]}")
-    (folder / "complete").touch()
