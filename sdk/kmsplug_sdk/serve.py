@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -82,6 +83,7 @@ def serve(target: str, argv: list[str] | None = None) -> NoReturn:
 
 def _load(target: str) -> type[Driver[Any]]:
     module, _, name = target.partition(":")
+    gc.disable()  # what is loaded now stays: to look through it for garbage is a tenth of the start
     try:
         driver = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
@@ -91,6 +93,8 @@ def _load(target: str) -> type[Driver[Any]]:
     if not (isinstance(driver, type) and issubclass(driver, Driver)):
         _log.critical("%s is not a subclass of kmsplug_sdk.Driver", target)
         sys.exit(1)
+    gc.freeze()
+    gc.enable()
     return driver
 
 
