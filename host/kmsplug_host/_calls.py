@@ -84,7 +84,9 @@ class Calls:
 
     def deadline(self, timeout: float | None) -> Deadline:
         """Return the moment at which a call that begins now must have ended."""
-        return caller_deadline(self._native.plugin.settings.deadline_s if timeout is None else timeout)
+        if timeout is None:
+            return Deadline.after(self._native.plugin.settings.deadline_s)
+        return caller_deadline(timeout)
 
     def forget_data_keys(self) -> None:
         """Use no data key any more that was made or unwrapped before now."""

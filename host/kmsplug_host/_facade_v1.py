@@ -14,6 +14,7 @@ from ._refusals import refused
 from ._tracing import traceparent
 from .errors import KmsplugError, ProtocolViolation
 
+_WITH_ROWS: Final = (BY_WIRE["plugin.initialize"], BY_WIRE["plugin.configure"])
 _BATCH: Final = BY_WIRE["crypto.batch"]
 _NATIVE: Final = "native"
 _HOST_ID: Final = secrets.token_hex(4)
@@ -72,7 +73,7 @@ def _accepted(response: dict[str, Any], operation: Operation, redactor: Redactor
     if "result" not in response:
         raise ProtocolViolation(f"the answer to {operation.wire} has neither result nor error")
     result = response["result"]
-    if "capabilities" in operation.result.model_fields:
+    if operation in _WITH_ROWS:
         result = _without_newer_rows(result)
     try:
         answer = operation.result.model_validate(result)

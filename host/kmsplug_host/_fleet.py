@@ -91,7 +91,10 @@ class Fleet:
     @property
     def opened(self) -> Opened | None:
         """What a handshake told, if there was one."""
-        return next((replica.opened for replica in self.replicas if replica.opened), None)
+        for replica in self.replicas:  # asked several times a call
+            if replica.opened is not None:
+                return replica.opened
+        return None
 
     @property
     def rows(self) -> Rows | None:

@@ -261,18 +261,19 @@ class Plugin:
                 if self._closed is not None:
                     raise PluginUnavailable(self._closed, plugin=self.name)
                 fleet = self._fleet
-                usable = [replica for replica in fleet.working if replica.usable]
-                if usable:
-                    break
+                chosen: Replica | None = None
+                for replica in fleet.working:
+                    if replica.usable and (chosen is None or replica.outstanding < chosen.outstanding):
+                        chosen = replica
+                if chosen is not None:
+                    chosen.outstanding += 1
+                    chosen.calls += 1
+                    return chosen
                 if fleet.lost is not None:
                     release = f"host.release({self.name!r}) or host.reload() starts it again"
                     raise fleet.unavailable(f"{fleet.lost} and is not started again", release)
                 if not self._changed.wait(deadline.remaining_s()):
                     raise fleet.unavailable("no driver process became ready before the deadline")
-            replica = min(usable, key=lambda replica: replica.outstanding)
-            replica.outstanding += 1
-            replica.calls += 1
-            return replica
 
     def _give_back(self, replica: Replica) -> None:
         with self._changed:

@@ -29,6 +29,7 @@ from ._launch import Launch
 from ._redaction import Redactor
 from ._spawn import Guarded
 from ._stderr import Stderr
+from ._write_now import write_now
 from .errors import Diagnosis
 
 _READ_BYTES: Final = 256 * 1024
@@ -216,8 +217,8 @@ class DriverProcess:
             self._small.add(me)  # before the look at what others do, as they do it
             if self._stdin_done:
                 return None
-            return 0 if self._in_pieces else os.write(self._stdin.fileno(), frame)
-        except BlockingIOError:
+            return 0 if self._in_pieces else write_now(self._stdin.fileno(), frame)
+        except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
             return None
