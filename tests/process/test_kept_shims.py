@@ -30,6 +30,7 @@ from kmsplug_host.errors import (
 from kmsplug_host.shims import records, versioning
 from support.portable import check
 from support.postgres import database, postgres
+from support.zoo import SOAK
 
 DRIVERS = Path(__file__).parents[1] / "drivers"
 
@@ -306,8 +307,11 @@ def test_hosts_that_share_a_catalog_lose_no_version_of_each_other(tmp_path: Path
             assert opened.plaintext == data.encode()
 
 
-def test_a_host_that_is_killed_at_any_step_of_a_rotation_leaves_a_usable_key(tmp_path: Path) -> None:
-    settings = configuration(tmp_path, *EVERYTHING)
+@pytest.mark.parametrize("url", ["postgresql", *(["sqlite"] if SOAK else [])], indirect=True)
+def test_a_host_that_is_killed_at_any_step_of_a_rotation_leaves_a_usable_key(
+    tmp_path: Path, url: str
+) -> None:
+    settings = configuration(tmp_path, *EVERYTHING, url=url)
     with Host.open(settings) as host:
         keystore = host.keystore("main")
         key = keystore.create_key("AES_256_GCM").key_id
