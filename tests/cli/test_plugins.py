@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import CONFIG, Cli
+from support.tokens import softhsm
 
 BROKEN = f"""
 [plugins.broken]
@@ -165,3 +166,29 @@ def test_describe_tells_how_far_each_promise_is_believed_and_tries_it_with_a_key
     }
     assert f"crypto.encrypt AES_256_GCM AES_256_GCM as A256GCM\tprobed\tby the host, with {key}" in shown
     assert cli.error("plugin", "describe", "local", "--probe-key", "nowhere")["code"] == "KEY_NOT_FOUND"
+
+
+def test_describe_says_of_a_driver_that_nobody_tried_it_on_such_a_token(cli: Cli, tmp_path: Path) -> None:
+    tokens = softhsm(tmp_path)
+    pin = tmp_path / "pin"
+    pin.write_text(tokens.pin)
+    pin.chmod(0o600)
+    (cli.folder / "plugins.toml").write_text(
+        f"""
+        [plugins.hsm]
+        driver = "pkcs11"
+        isolation = "process"
+        set_env = {{ SOFTHSM2_CONF = "{tokens.env["SOFTHSM2_CONF"]}" }}
+        [plugins.hsm.config]
+        module = "{tokens.module}"
+        token_label = "kmsplug"
+        profile = "utimaco"
+        pin = {{ file = "{pin}" }}
+        """
+    )
+
+    warnings = cli.json("plugin", "describe", "hsm")["warnings"]
+    text = cli("plugin", "describe", "hsm").stdout.decode()
+
+    assert "profile utimaco is from documentation" in warnings[0]
+    assert f"warnings\t{warnings[0]}" in text

@@ -104,6 +104,7 @@ def describe(
         "isolation": status.isolation,
         "keystore": keystore.name,
         "shims": keystore.settings.shims,
+        "warnings": list(status.warnings),
     }
     options: Options = context.obj
     if options.json:

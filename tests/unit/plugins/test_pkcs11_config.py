@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from kmsplug_plugins.pkcs11 import _profiles
+from kmsplug_plugins.pkcs11._offer import Offer
 from kmsplug_plugins.pkcs11._pin import read_pin
 from kmsplug_plugins.pkcs11._uri import TokenUri, parse
 from kmsplug_plugins.pkcs11.config import Pkcs11Config
@@ -217,6 +218,21 @@ def test_profiles_are_named_once_and_say_whether_anybody_tried_them() -> None:
     assert len(names) == len(set(names))
     assert {"luna", "nshield", "cloudhsm", "yubihsm", "utimaco", "softhsm"} <= set(names)
     assert all(profile.source for profile in _profiles.PROFILES)
+
+
+@pytest.mark.parametrize("profile", _profiles.PROFILES, ids=lambda profile: profile.name)
+def test_who_configures_a_module_that_nobody_tried_is_told_and_who_reads_of_it_too(
+    profile: _profiles.Profile,
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "drivers" / "pkcs11.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{profile.name}` |"))
+    tried = row.split("|")[3].strip()
+
+    told = any("from documentation" in warning for warning in Offer(profile, None, {}).warnings())
+
+    assert told is (profile.status == "documentation")
+    assert (tried == "no, from documentation") is told
+    assert tried.startswith("yes") is not told
 
 
 @pytest.mark.parametrize(
