@@ -41,7 +41,7 @@ class StoredKey:
         secret: The secret or private object.
         public: The public one; None: it is symmetric, or its public half is not on the token.
         name: CKA_LABEL.
-        generated: Whether the token made it (CKA_LOCAL).
+        generated: Whether the token made it.
         exportable: Whether it may leave the token (CKA_EXTRACTABLE).
         modulus: CKA_MODULUS of an RSA key, else 0.
         waits_until: The key waits for its material until then, in seconds since 1970, and its objects are the
@@ -238,6 +238,16 @@ def read(each: Object, attribute: Attribute, default: Any = None) -> Any:
         return default
 
 
+def is_generated(secret: Object) -> bool:
+    """Tell whether the token made a key itself.
+
+    NSS sets CKA_LOCAL of none. No token sets CKA_NEVER_EXTRACTABLE of what came from outside; what was made
+    there and could once leave it is taken for such.
+    """
+    local = read(secret, Attribute.LOCAL, default=False)
+    return bool(local or read(secret, Attribute.NEVER_EXTRACTABLE, default=False))
+
+
 def _id_of(text: str) -> bytes | None:
     digits = text.removeprefix(NAMESPACE)
     if digits == text or not 0 < len(digits) <= 2 * _MAX_ID_BYTES:
@@ -324,7 +334,7 @@ def _described(key_id: bytes, secret: Object, public: Object | None) -> StoredKe
         secret,
         public,
         name=label or None,
-        generated=bool(read(secret, Attribute.LOCAL, default=False)),
+        generated=is_generated(secret),
         exportable=bool(read(secret, Attribute.EXTRACTABLE, default=False)),
         modulus=_modulus(secret) if kind.key_type is KeyType.RSA else 0,
     )

@@ -10,11 +10,12 @@ import hmac
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, keywrap
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -24,7 +25,7 @@ from . import _use
 from ._client import Attribute, KeyType, Object, ObjectClass, PKCS11Error, Session
 from ._errors import NOT_NOW, name_of
 from ._imports import unwrap_into
-from ._keys import make
+from ._keys import is_generated, make
 from ._kinds import EDWARDS_NAME, EDWARDS_OID, KINDS, ORDER_BYTES, Kind
 from ._profiles import Profile
 
@@ -85,7 +86,8 @@ def unwraps(session: Session) -> bool:
         code = _use.mac(key, _M.HMAC_SHA_256, _MESSAGE)
         good = hmac.compare_digest(code, hmac.digest(value, _MESSAGE, "sha256"))
         # Without its length nobody could tell what it is, or that it fits.
-        return good and not key[Attribute.EXTRACTABLE] and key[Attribute.VALUE_LEN] == len(value)
+        fits = key[Attribute.VALUE_LEN] == len(value) and not is_generated(key)
+        return good and fits and key[Attribute.SENSITIVE] and not key[Attribute.EXTRACTABLE]
     except (PKCS11Error, AttributeError) as error:
         _log.debug("no import: %s", type(error).__name__)
         return False
@@ -203,6 +205,9 @@ def _ed25519(session: Session, kind: Kind, mechanism: Mechanism, profile: Profil
 def _ml_dsa(session: Session, kind: Kind, mechanism: Mechanism, _profile: Profile) -> None:
     private, public = make(session, kind, b"", "", curve=None, store=False)
     signature = _use.sign(private, mechanism, _MESSAGE, hashed=False)
+    point = _use.public_point(_there(public), kind.key_type)
+    with suppress(UnsupportedAlgorithm):  # by the library that is known to be right, where it is an old one
+        mldsa.MLDSA65PublicKey.from_public_bytes(point).verify(signature, _MESSAGE)
     for text, expected in ((_MESSAGE, True), (_BOUND, False)):
         found = _use.verify(public, mechanism, text, signature, hashed=False, order_bytes=0)
         _require(found is expected)
@@ -212,6 +217,10 @@ def _ml_kem(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profi
     private, public = make(session, kind, b"", "", curve=None, store=False)
     secret, encapsulation = _use.encapsulate(public)
     _require(_use.decapsulate(private, encapsulation) == secret)
+    point = _use.public_point(_there(public), kind.key_type)
+    with suppress(UnsupportedAlgorithm):  # as above
+        expected, encapsulation = mlkem.MLKEM768PublicKey.from_public_bytes(point).encapsulate()
+        _require(hmac.compare_digest(_use.decapsulate(private, encapsulation), expected))
 
 
 def _ecdh(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profile) -> None:

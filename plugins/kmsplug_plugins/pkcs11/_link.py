@@ -29,7 +29,7 @@ from .config import Pkcs11Config
 
 _log: Final = logging.getLogger(__name__)
 
-_WAIT_S: Final = 10.0  # for a request without a deadline
+_WAIT_S: Final = 60.0  # for a request without a deadline; others may be making long RSA keys meanwhile
 _PAUSE_S: Final = 0.5  # between two attempts to reach a token that is gone
 _MOST_DEVICE_ERRORS: Final = 2  # in a row; then the module is begun anew
 

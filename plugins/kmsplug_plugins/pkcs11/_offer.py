@@ -232,14 +232,14 @@ def offer_of(token: Token, profile: Profile, allowed: Collection[KeyAlgorithm] |
         kinds,
         bool(token.flags & TokenFlag.RNG),
         _destroys(token, kinds, profile),
-        _import_formats(token, listed, profile),
+        _import_formats(token, listed),
         reasons,
     )
 
 
-def _import_formats(token: Token, listed: set[Any], profile: Profile) -> tuple[str, ...]:
+def _import_formats(token: Token, listed: set[Any]) -> tuple[str, ...]:
     """Return how material may be wrapped: where the token unwraps it, and knows it for what it is then."""
-    if not profile.tells_local or not {Ckm.RSA_PKCS_OAEP, Ckm.RSA_PKCS_KEY_PAIR_GEN} <= listed:
+    if not {Ckm.RSA_PKCS_OAEP, Ckm.RSA_PKCS_KEY_PAIR_GEN} <= listed:
         return ()
     return (Mechanism.RSA_OAEP_SHA_256,) if _in_own_session(token, _known_answers.unwraps) else ()
 

@@ -27,7 +27,6 @@ class Profile(BaseModel):
     kwp: Literal["AES_KEY_WRAP_PAD", "AES_KEY_WRAP_KWP"] = "AES_KEY_WRAP_KWP"
     edwards_params: Literal["oid", "name"] = "oid"
     refuses_by: tuple[str, ...] = ()
-    tells_local: bool = True
     overlooks_new: bool = False
     makes_alone: bool = False
     withdrawn: tuple[Mechanism, ...] = ()

@@ -195,9 +195,7 @@ class KeyOperations(ABC):
             usage=key.kind.usage,
             state=KeyState.ACTIVE if key.waits_until is None else KeyState.PRE_ACTIVE,
             name=key.name,
-            origin=Origin.GENERATED
-            if key.generated or not self._offer.profile.tells_local
-            else Origin.IMPORTED,
+            origin=Origin.GENERATED if key.generated else Origin.IMPORTED,
             exportable=key.exportable,
             protection=self._offer.protection,
         )

@@ -1,6 +1,7 @@
 """Importing: material is unwrapped on the token, once, by a pair that can do nothing else."""
 
 import base64
+import hmac
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,27 @@ def test_private_keys_and_expiring_material_are_refused(client: DriverClient) ->
     )
     expiring = imported(client, key_id, terms, expires_at="2030-01-01T00:00:00Z")
     assert code(expiring) == "UNSUPPORTED_OPERATION"
+
+
+def test_what_was_imported_is_known_where_a_token_says_of_no_key_that_it_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_imports, "_WRAPPING_BITS", 2048)
+    with TOKENS["nss"](tmp_path) as tokens:
+        for name, value in tokens.env.items():
+            monkeypatch.setenv(name, value)
+        with run_driver(Pkcs11Driver, tokens.config) as client:
+            key_id = waiting(client, "HMAC_SHA_256")
+            done = imported(client, key_id, parameters(client, key_id))["result"]
+            code_of = client.call("crypto.mac", {"key_id": key_id, "message": "aGVsbG8="})["result"]["mac"]
+            made = [
+                client.call("key.create", {"algorithm": name, "usage": usage})["result"]
+                for name, usage in (("HMAC_SHA_256", None), ("EC_P256", None), ("RSA_2048", "SIGN_VERIFY"))
+            ]
+
+    assert base64.b64decode(code_of) == hmac.digest(MATERIAL, b"hello", "sha256")
+    assert (done["origin"], done["exportable"]) == ("imported", False)
+    assert {key["origin"] for key in made} == {"generated"}
 
 
 def test_a_token_that_does_not_tell_what_it_unwrapped_takes_nothing_in(
