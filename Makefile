@@ -18,7 +18,7 @@ help: ## list the targets
 demo: $(VENV)/.runtime ## the whole way once: a file encrypted, the key rotated, the driver killed, nothing lost
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev $(VENV)/.system ## set up what the tests need and run them all
+test: $(VENV)/.dev $(VENV)/.system $(VENV)/.kryoptic ## set up what the tests need and run them all
 	@$(BIN)/python -m pytest
 
 soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods, an outage of 30 s
@@ -73,6 +73,7 @@ lock: $(VENV)/.uv ## resolve the dependencies anew
 	@$(UV) pip $(COMPILE) pyproject.toml --upgrade --output-file requirements/runtime.txt
 	@$(UV) pip $(COMPILE) pyproject.toml --group dev --group servers --group docs --constraint requirements/runtime.txt --upgrade --output-file requirements/dev.txt
 	@$(UV) pip $(COMPILE) pyproject.toml --group bench --constraint requirements/runtime.txt --upgrade --output-file requirements/bench.txt
+	@PYTHONPATH=tests $(BIN)/python -m support.kryoptic lock
 
 clean: ## remove what the targets made
 	@rm -rf $(VENV) build dist .kmsplug .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -104,14 +105,19 @@ $(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
 # one that cannot be had keeps no other one away.
 SYSTEM := bubblewrap postgresql softhsm2 opensc libnss3 libnss3-tools opencryptoki libopencryptoki0
 WATCHING := chromium chromium-driver prometheus
-$(VENV)/.system:
+COMPILING := gcc libc6-dev make perl pkg-config libclang-dev libsqlite3-dev
+$(VENV)/.system: Makefile
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then export DEBIAN_FRONTEND=noninteractive; \
 	install="apt-get install --quiet --yes --no-install-recommends"; \
-	for group in "$(SYSTEM)" "$(WATCHING)"; do dpkg-query --show $$group >/dev/null 2>&1 || { \
+	for group in "$(SYSTEM)" "$(WATCHING)" "$(COMPILING)"; do dpkg-query --show $$group >/dev/null 2>&1 || { \
 	echo "installing $$group"; \
 	$$install $$group >/dev/null 2>&1 || { apt-get update --quiet >/dev/null && $$install $$group >/dev/null; } || true; }; \
 	done; fi
 	@touch $@
+
+# A token that is built from its source, into the user's cache. Where it cannot be, this says why, and is tried again.
+$(VENV)/.kryoptic: $(VENV)/.dev $(VENV)/.system $(wildcard tests/pkcs11/kryoptic/*)
+	@PYTHONPATH=tests $(BIN)/python -m support.kryoptic && touch $@ || true
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	@echo "installing what the tests need"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from backends.aws import settings
-from backends.environments import UnavailableError
 from backends.servers import localstack, moto
+from support.cache import UnavailableError
 
 
 @contextlib.contextmanager

@@ -4,21 +4,16 @@ An environment is named after its requirements, which are pinned with hashes in 
 once, by whoever is first, and used by every later run and every checkout.
 """
 
-import fcntl
 import hashlib
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from support.cache import UnavailableError, cached
+
 _HERE: Final = Path(__file__).parent
 _BOUND_S: Final = 400
-
-
-class UnavailableError(Exception):
-    """It cannot be had here; the text says why."""
 
 
 def python_of(name: str) -> Path:
@@ -33,27 +28,6 @@ def python_of(name: str) -> Path:
     return (
         cached(f"{name}-py{version}-{digest}", lambda folder: _make(folder, requirements)) / "bin" / "python"
     )
-
-
-def cached(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder of the user's cache, which is made once, by whoever is first.
-
-    Args:
-        name: Names its content, versions included.
-        make: Makes it; what an interrupted one left may be there.
-
-    Raises:
-        UnavailableError: It cannot be made here.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kmsplug"
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / name
-    with (cache / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "complete").exists():
-            make(folder)
-            (folder / "complete").touch()
-    return folder
 
 
 def _make(folder: Path, requirements: Path) -> None:

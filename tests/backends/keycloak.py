@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tarfile
 import tempfile
@@ -24,7 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from backends.azure_entra import TENANT, Entra, TokenError, claims_of
-from backends.environments import UnavailableError, cached
+from support.cache import UnavailableError, cached
+from support.lifeline import running
 from support.loopback import free_port
 
 VERSION: Final = "26.7.3"
@@ -217,27 +217,19 @@ def _running(home: Path) -> Iterator[Keycloak]:
     port = free_port()
     command: list[str | Path] = [home / "bin" / "kc.sh", "start", "--optimized", f"--http-port={port}"]
     server = Keycloak(f"http://127.0.0.1:{port}")
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            env={**os.environ, **_ENVIRONMENT},
-        )  # fmt: skip
-        try:
-            until = time.monotonic() + _BOUND_S
-            while not _answers(server):
-                if process.poll() is not None or time.monotonic() > until:
-                    output.seek(0)
-                    text = output.read()[-2000:].decode(errors="replace")
-                    raise AssertionError(f"Keycloak did not start: status {process.poll()}\n{text}")
-                time.sleep(0.1)
-            yield server
-        finally:
-            # Its database is closed by SIGTERM.
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_CALL_S)
+    with (
+        tempfile.TemporaryFile() as output,
+        # Its database is closed by SIGTERM.
+        running(command, stdout=output, stderr=output, env={**os.environ, **_ENVIRONMENT}) as process,
+    ):
+        until = time.monotonic() + _BOUND_S
+        while not _answers(server):
+            if process.poll() is not None or time.monotonic() > until:
+                output.seek(0)
+                text = output.read()[-2000:].decode(errors="replace")
+                raise AssertionError(f"Keycloak did not start: status {process.poll()}\n{text}")
+            time.sleep(0.1)
+        yield server
 
 
 def _answers(server: Keycloak) -> bool:

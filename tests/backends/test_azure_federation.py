@@ -7,11 +7,11 @@ import pytest
 from backends.aws_logins import answering
 from backends.azure_entra import AUDIENCE, CLIENT, SUBJECT, TENANT, Issuer
 from backends.azure_fake import AzureFake, azure_fake
-from backends.environments import UnavailableError
 from backends.keycloak import KeycloakEntra, keycloak
 from kmsplug_host import Host
 from kmsplug_host.errors import AuthenticationFailed
 from support.azure import VAULT, led_to, session, workload
+from support.cache import UnavailableError
 
 
 class Cluster(Issuer):

@@ -10,7 +10,7 @@ from support.tokens import TOKENS
 
 # One of each: making long RSA keys takes long.
 KINDS = (
-    "AES_256_GCM", "AES_256_KW", "RSA_2048", "EC_P256", "ED25519", "HMAC_SHA_512",
+    "AES_256_GCM", "AES_256_KW", "RSA_2048", "EC_P256", "ED25519", "HMAC_SHA_512", "ML_DSA_65", "ML_KEM_768",
 )  # fmt: skip
 # What depends on the token; the rest is the same everywhere, and tried on the first.
 OF_THE_TOKEN = ("keys.create", "keys.public_key", "crypto", "binding", "signing", "states.purge")

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any, Final
 
-_END_S: Final = 10.0
+_END_S: Final = 60.0
 
 # A line says that all is well; the end of the pipe, that nobody is there any more who could have written one.
 _WATCH: Final = 'read -r _ || "$@"'

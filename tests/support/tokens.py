@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support import kryoptic
 from support.lifeline import running
 
 SOURCES = Path(__file__).parents[1] / "pkcs11"
@@ -161,9 +162,9 @@ def _nss(folder: Path) -> Iterator[Tokens]:
 
 @contextmanager
 def _kryoptic(folder: Path) -> Iterator[Tokens]:
-    module = Path.home() / ".cache" / "kmsplug" / "libkryoptic_pkcs11.so"
-    if not module.exists() or shutil.which("pkcs11-tool") is None:
-        pytest.skip("KRYOPTIC NOT CHECKED: run tests/pkcs11/build_kryoptic.sh, and install opensc")
+    module = kryoptic.module()
+    if module is None or shutil.which("pkcs11-tool") is None:
+        pytest.skip("KRYOPTIC NOT CHECKED: `make test` builds it where there is cargo; and install opensc")
     conf = folder / "kryoptic.conf"
     conf.write_text(f'[[slots]]\nslot = 1\ndbtype = "sqlite"\ndbargs = "{folder}/token.sql"\n')
     yield _initialised(Tokens(module, "kmsplug", "12345678", {"KRYOPTIC_CONF": str(conf)}), slot=1)
