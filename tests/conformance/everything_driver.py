@@ -6,6 +6,7 @@ nothing guards that file.
 
 import contextlib
 import copyreg
+import functools
 import hashlib
 import http.client
 import json
@@ -49,11 +50,13 @@ USAGES: Final = {
     A.HMAC_SHA_384: (U.GENERATE_VERIFY_MAC,),
     A.ML_KEM_768: (U.KEY_ENCAPSULATION,),
 }
+# RSA keys made beforehand: making one takes longer than most cases.
+STOCK: Final[list[rsa.RSAPrivateKey]] = []
 MAKES: Final[dict[KeyAlgorithm, Callable[[], Any]]] = {
     A.AES_128_GCM: lambda: os.urandom(16),
     A.AES_256_GCM: lambda: os.urandom(32),
     A.AES_256_KW: lambda: os.urandom(32),
-    A.RSA_2048: lambda: rsa.generate_private_key(65537, 2048),
+    A.RSA_2048: lambda: STOCK.pop() if STOCK else rsa.generate_private_key(65537, 2048),
     A.EC_P256: lambda: ec.generate_private_key(ec.SECP256R1()),
     A.X25519: x25519.X25519PrivateKey.generate,
     A.HMAC_SHA_384: lambda: os.urandom(48),
@@ -200,7 +203,6 @@ class EverythingDriver(Driver[Settings]):
         self.aliases: dict[str, str] = {}
         self.changed: dict[tuple[str, str], str] = {}
         self.changing = threading.Lock()
-        self.importing = rsa.generate_private_key(65537, 2048)
         self.state: Path | None = None
 
     def configure(self, config: Settings, *, dry_run: bool) -> wire.ConfigureResult:
@@ -213,13 +215,24 @@ class EverythingDriver(Driver[Settings]):
             self.state, identity = Path(config.state), f"everything:{config.state}"
             if self.state.exists():
                 self.keys, self.aliases, self.changed = pickle.loads(self.state.read_bytes())  # noqa: S301
+                self.take_out_of_stock()
         return wire.ConfigureResult(identity=identity, key_namespace=("k/",))
+
+    def take_out_of_stock(self) -> None:
+        """Leave in stock what no key that was kept has for its material."""
+        found = [one.material for key in self.keys.values() for one in key.versions]
+        taken = [key.private_numbers() for key in found if isinstance(key, rsa.RSAPrivateKey)]
+        STOCK[:] = [key for key in STOCK if key.private_numbers() not in taken]
 
     def save(self) -> None:
         if self.state is not None:
             new = self.state.with_suffix(".new")
             new.write_bytes(pickle.dumps((self.keys, self.aliases, self.changed)))
             new.replace(self.state)
+
+    @functools.cached_property
+    def importing(self) -> rsa.RSAPrivateKey:
+        return rsa.generate_private_key(65537, 2048)
 
     # What is behind all operations.
 
@@ -521,6 +534,8 @@ class EverythingDriver(Driver[Settings]):
 
     @provides(key_algorithm=A.AES_256_GCM, associated_data=wire.AssociatedData.BYTES)
     def generate_data_key(self, request: wire.GenerateDataKeyParams) -> wire.GenerateDataKeyResult:
+        if self.find(request.key_id).algorithm is not A.AES_256_GCM:
+            raise DriverError(ErrorCode.UNSUPPORTED_OPERATION, "such a key makes no data keys")
         plaintext = os.urandom(request.length_bytes)
         sealed = self.encrypt(
             wire.EncryptParams(

@@ -334,13 +334,21 @@ sub answer {
     for ( my $done = 0; $done < length $line; ) { $done += syswrite( STDOUT, $line, length($line) - $done, $done ) // exit 1 }
 }
 
+# Perl's strict UTF-8 refuses U+FFFF and its like, which are characters in JSON; its lax one takes surrogates.
+sub text_of {
+    my ($line) = @_;
+    my $text = Encode::decode( 'utf8', $line, Encode::FB_CROAK() );
+    die if $text =~ /[\x{D800}-\x{DFFF}]|[^\x{0}-\x{10FFFF}]/;
+    return $text;
+}
+
 my $JSON = JSON::PP->new->allow_bignum;    # fractions and what is too large become objects, which are no integers
 
 sub serve_line {
     my ($line) = @_;
     my ( $id, $known, $result );
     my $good = eval {
-        my $message = eval { $JSON->decode( Encode::decode( 'UTF-8', $line, Encode::FB_CROAK() ) ) };
+        my $message = eval { $JSON->decode( text_of($line) ) };
         refuse( 'INVALID_ARGUMENT', 'the line is not JSON in UTF-8', PARSE ) if !defined $message;
         refuse( 'INVALID_ARGUMENT', 'the line is not an object', REQUEST ) if !is_object($message);
         my ( $name, $method, $params ) = ( $message->{id}, $message->{method}, exists $message->{params} ? $message->{params} : {} );

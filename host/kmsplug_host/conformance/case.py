@@ -65,12 +65,14 @@ class CaseResult:
         outcome: How it ended.
         detail: What was seen, or why it was skipped; empty where it passed.
         seconds: How long it took.
+        asked: The methods that it asked for.
     """
 
     case: Case
     outcome: Outcome
     detail: str = ""
     seconds: float = 0.0
+    asked: frozenset[str] = frozenset()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as an entry of a report."""

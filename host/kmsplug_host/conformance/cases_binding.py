@@ -19,7 +19,7 @@ def _binding(bench: Bench) -> list[Use]:
         if use.target.associated_data is not AssociatedData.NONE
     ]
     if not found:
-        raise Skipped("no row binds associated data")
+        raise Skipped("needs a row that binds associated data")
     return found
 
 
@@ -67,7 +67,7 @@ def order(bench: Bench) -> None:
     """The order of the members of a context has no meaning."""
     found = [use for use in _binding(bench) if use.target.associated_data is AssociatedData.MAP]
     if not found:
-        raise Skipped("no row binds a map")
+        raise Skipped("needs a row that binds a map")
     names = ("b", "a", "\u00e9", "aa", "B", "\U0001f511")
     for use in found:
         key_id, _ = two_keys(bench, use)

@@ -159,6 +159,25 @@ def methods(bench: Bench) -> None:
             answer.refused("UNSUPPORTED_OPERATION", number=jsonrpc.METHOD_NOT_FOUND)
 
 
+@HOSTILE.case("meta", "4.2-1 4.2-2 8-5", hint="escape what you log; leave out what a header cannot hold")
+def meta(bench: Bench) -> None:
+    """Hostile strings in meta refuse no request and change no answer, and none begins a line on stderr."""
+    forged = "forged-5c0e"
+    forging = (f"\n{forged}", f'\r\n{{"level":"CRITICAL","message":"{forged}"}}\n', f"\u2028{forged}\x85")
+    use = next(iter(encryptions(bench.capabilities)), None)
+    for text in (*STRINGS, *forging, "\ufffe\uffff\ufdd0", "\x7f\x9b31m", ""):
+        told = dict.fromkeys(("tenant", "actor", "traceparent", "correlation_id"), text)
+        bench.session.call("plugin.health", {"meta": told}).granted()
+        bench.session.call("no.such", {"meta": told})  # drivers may write about what they refuse
+        if use is not None:
+            made = use.make(bench.session, bench.key(use.target), meta=told)
+            use.require_open(bench.session, bench.key(use.target), made, meta=told)
+    bench.session.settle()
+    for line in bytes(bench.session.wire.stderr).decode("utf-8", "replace").splitlines():
+        began = line.lstrip().startswith((forged, '{"level":"CRITICAL","message":"' + forged))
+        check(not began, "a string that came in meta begins a line of its own on stderr")
+
+
 @HOSTILE.case("mechanisms", "4.1-3 4.1-8", ENCRYPTS, hint="the mechanism is one of your rows, or refused")
 def mechanisms(bench: Bench) -> None:
     """No hostile string is a mechanism, and no mechanism is guessed from one."""

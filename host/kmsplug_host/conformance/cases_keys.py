@@ -1,6 +1,5 @@
 """Cases about making, reading and listing keys (SPEC.md sections 4.1, 4.6)."""
 
-import secrets
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,7 +9,6 @@ from kmsplug_protocol import (
     KeyState,
     Origin,
     Protection,
-    encode_base64,
     jsonrpc,
 )
 
@@ -89,11 +87,12 @@ def ids(bench: Bench) -> None:
 
 @KEYS.case("undeclared_kinds", "4.6-1 5.2-2", _CREATE, hint="compare with your own rows, then refuse")
 def undeclared_kinds(bench: Bench) -> None:
-    """A kind of key that no row promises is refused with UNSUPPORTED_OPERATION."""
+    """A kind of key that no row promises, or not for that usage, is refused with UNSUPPORTED_OPERATION."""
     for algorithm in KeyAlgorithm:
-        if not bench.capabilities.covers("key.create", algorithm):
-            body = {"algorithm": algorithm, "usage": natural_usages(algorithm)[0]}
-            bench.session.call("key.create", body).refused("UNSUPPORTED_OPERATION")
+        for usage in natural_usages(algorithm):
+            if not bench.capabilities.makes(algorithm, usage):
+                body = {"algorithm": algorithm, "usage": usage}
+                bench.session.call("key.create", body).refused("UNSUPPORTED_OPERATION")
 
 
 @KEYS.case("unknown_values", "4.1-3 4.1-1", _CREATE, hint="check the type before you look a value up")
@@ -248,67 +247,6 @@ def refused_makes_nothing(bench: Bench) -> None:
 
 
 @KEYS.case(
-    "tag_bounds", "4.1-1", offers("key.create", "key.get", "key.tag"), hint="at most 50 at once, texts only"
-)
-def tag_bounds(bench: Bench) -> None:
-    """Tags that are no texts, or too many, are refused, and none of them is written."""
-    algorithm, usage = next(bench.capabilities.kinds())
-    name = {"key_id": bench.make_key(algorithm, usage).key_id}
-    many = {f"t{number}": "x" for number in range(51)}
-    for wrong in (
-        {"set": {"a": 1}},
-        {"set": {"a": None}},
-        {"set": ["a"]},
-        {"remove": "a"},
-        {"remove": [1]},
-        {"set": many},
-    ):
-        answer = bench.session.call("key.tag", {**name, **wrong})
-        answer.refused("INVALID_ARGUMENT", number=_PARAMS)
-    found = bench.session.ask("key.get", name).tags
-    check(found == {}, f"refused tags were written: {sorted(found)[:3]}")
-
-
-@KEYS.case(
-    "alias_at_work",
-    "4.1-5",
-    offers("key.create", "key.set_alias", "crypto.encrypt", "crypto.decrypt"),
-    hint="resolve the alias, then answer with the key's own id",
-)
-def alias_at_work(bench: Bench) -> None:
-    """An alias encrypts and decrypts as its key's id does, and the results name the id."""
-    target = next(iter(bench.capabilities.targets("crypto.encrypt")), None)
-    if target is None:
-        raise Skipped("no kind of key can be made and encrypts")
-    key_id = bench.make_key(target.algorithm, target.usage).key_id
-    name = key_name()
-    bench.session.ask("key.set_alias", {"key_id": key_id, "alias": name})
-    made = bench.session.ask("crypto.encrypt", {"key_id": name, "plaintext": b"x"})
-    opened = bench.session.ask("crypto.decrypt", {"key_id": name, "ciphertext": made.ciphertext})
-    check(opened.plaintext == b"x", "what was encrypted by an alias does not come back")
-    for result in (made, opened):
-        check(result.key_id == key_id, f"the result names {result.key_id!r}, not the key's own id")
-
-
-@KEYS.case(
-    "alias_of_nobody",
-    "4.1-4 4.1-7",
-    offers("key.set_alias", "key.remove_alias"),
-    hint="look the key up first",
-)
-def alias_of_nobody(bench: Bench) -> None:
-    """A key that does not exist gets no alias, and none is taken from it."""
-    alias = key_name()
-    prefix = next(iter(bench.opened.key_namespace), "")
-    for operation in ("key.set_alias", "key.remove_alias"):
-        answer = bench.session.call(operation, {"key_id": f"{prefix}{key_name()}", "alias": alias})
-        if operation == "key.set_alias" or answer.result is None:
-            answer.refused("KEY_NOT_FOUND")
-    if bench.capabilities.offers("key.get"):
-        bench.session.call("key.get", {"key_id": alias}).refused("KEY_NOT_FOUND")
-
-
-@KEYS.case(
     "many", "4.6-5 4.6-4", offers("key.create", "key.list"), hint="make ids at random, or count under a lock"
 )
 def many(bench: Bench) -> None:
@@ -348,51 +286,6 @@ def public_key(bench: Bench) -> None:
             result = read_result("key.get_public_key", answer.granted())
             reference.public_key(algorithm, result.public_key)
             check(result.algorithm is algorithm, f"the public key of {algorithm} says {result.algorithm}")
-
-
-@KEYS.case(
-    "alias",
-    "4.1-5 4.1-7",
-    offers("key.create", "key.get", "key.set_alias", "key.remove_alias"),
-    hint="resolve aliases in the one function that finds a key",
-)
-def alias(bench: Bench) -> None:
-    """An alias stands for its key wherever an id does, can be pointed elsewhere, and can be taken away."""
-    algorithm, usage = next(bench.capabilities.kinds())
-    first, second = (bench.make_key(algorithm, usage).key_id for _ in range(2))
-    name = key_name()
-    for owner in (first, second, second):
-        bench.session.ask("key.set_alias", {"key_id": owner, "alias": name})
-        found = bench.session.ask("key.get", {"key_id": name})
-        check(found.key_id == owner, "key.get by an alias does not show the key's own id")
-        check(name in found.aliases, "the key does not list its alias")
-    check(
-        name not in bench.session.ask("key.get", {"key_id": first}).aliases,
-        "an alias that moved is still listed",
-    )
-    bench.session.ask("key.remove_alias", {"key_id": second, "alias": name})
-    bench.session.call("key.get", {"key_id": name}).refused("KEY_NOT_FOUND")
-
-
-@KEYS.case(
-    "tags",
-    "4.1-7",
-    offers("key.create", "key.get", "key.tag"),
-    hint="apply set, then remove; both may be repeated",
-)
-def tags(bench: Bench) -> None:
-    """Tags are written, overwritten, removed and read back."""
-    algorithm, usage = next(bench.capabilities.kinds())
-    key_id = bench.make_key(algorithm, usage).key_id
-    for change, wanted in (
-        ({"set": {"a": "1", "b": ""}}, {"a": "1", "b": ""}),
-        ({"set": {"a": "2"}, "remove": ["b"]}, {"a": "2"}),
-        ({"set": {"a": "2"}, "remove": ["b"]}, {"a": "2"}),
-        ({"remove": ["a"]}, {}),
-    ):
-        bench.session.ask("key.tag", {"key_id": key_id, **change})
-        found = bench.session.ask("key.get", {"key_id": key_id}).tags
-        check(found == wanted, f"the tags are {found}, not {wanted}")
 
 
 @KEYS.case("validate", "4.6-15", offers("key.create", "key.validate"), hint="answer valid: false and say why")
@@ -451,76 +344,3 @@ def same_keystore(bench: Bench) -> None:
         again = session.ask("key.get", {"key_id": key.key_id})
         again = again.model_copy(update={"vendor": key.vendor})  # another request: another request id
         check(again == key, "another process describes the key otherwise")
-
-
-_IMPORT: Final = offers(
-    "key.create", "key.get_import_parameters", "key.import", "crypto.encrypt", "crypto.decrypt"
-)
-
-
-@KEYS.case(
-    "import",
-    "4.6-12 4.6-13 4.4-1",
-    _IMPORT,
-    hint="the imported bytes are the key, unchanged; bad ones are INVALID_ARGUMENT, in one sentence",
-)
-def import_key(bench: Bench) -> None:
-    """Imported material becomes the key: what is encrypted with it opens here; before, nothing worked."""
-    reference.require_library()
-    formats = {name for row in bench.capabilities.rows for name in row.import_formats}
-    kind = (KeyAlgorithm.AES_256_GCM, natural_usages(KeyAlgorithm.AES_256_GCM)[0])
-    if "RSA_OAEP_SHA_256" not in formats or not bench.capabilities.makes(*kind):
-        raise Skipped("this case imports AES_256_GCM keys under RSA_OAEP_SHA_256")
-    session = bench.session
-    key = bench.make_key(*kind, origin=Origin.IMPORTED)
-    name = {"key_id": key.key_id}
-    check(key.state is KeyState.PRE_ACTIVE, f"without its material the key is {key.state}")
-    session.call("crypto.encrypt", {**name, "plaintext": b"x"}).refused("KEY_INVALID_STATE")
-    terms = session.ask("key.get_import_parameters", name)
-    material = bytes(range(32))
-    wrapping = reference.any_public_key(terms.public_key)
-    body = {**name, "wrapping_algorithm": terms.wrapping_algorithm, "import_token": terms.import_token}
-    session.call("key.import", {**body, "wrapped_key": bytes(384)}).refused(
-        "INVALID_ARGUMENT", number=_EITHER
-    )
-    wrapped = reference.oaep(wrapping, terms.wrapping_algorithm, material)
-    done = session.ask("key.import", {**body, "wrapped_key": wrapped})
-    check(
-        (done.state, done.origin) == (KeyState.ACTIVE, Origin.IMPORTED), f"after it the key is {done.state}"
-    )
-    row = next(row for row in bench.capabilities.of("crypto.encrypt") if row.key_algorithm in (None, kind[0]))
-    sealed = session.ask("crypto.encrypt", {**name, "plaintext": b"x"}).ciphertext
-    opened = session.ask("crypto.decrypt", {**name, "ciphertext": sealed}).plaintext
-    if row.wrap_algorithm == "A256GCM":
-        opened = reference.open_gcm(material, sealed)
-    check(opened == b"x", "what the imported key encrypted does not open")
-
-
-@KEYS.case(
-    "material_stays", "11-6 7.6-1", _IMPORT, hint="no result but a data key and a backup holds material"
-)
-def material_stays(bench: Bench) -> None:
-    """Material that was imported is in no description, list, backup, error or log."""
-    reference.require_library()
-    kind = (KeyAlgorithm.AES_256_GCM, natural_usages(KeyAlgorithm.AES_256_GCM)[0])
-    formats = {name for row in bench.capabilities.rows for name in row.import_formats}
-    if "RSA_OAEP_SHA_256" not in formats or not bench.capabilities.makes(*kind):
-        raise Skipped("this case imports AES_256_GCM keys under RSA_OAEP_SHA_256")
-    session = bench.session
-    name = {"key_id": bench.make_key(*kind, origin=Origin.IMPORTED).key_id}
-    material = secrets.token_bytes(32)
-    terms = session.ask("key.get_import_parameters", name)
-    wrapped = reference.oaep(reference.any_public_key(terms.public_key), terms.wrapping_algorithm, material)
-    body = {**name, "wrapping_algorithm": terms.wrapping_algorithm, "import_token": terms.import_token}
-    session.ask("key.import", {**body, "wrapped_key": wrapped})
-    told = []
-    for operation in ("key.get", "key.list_versions", "key.backup", "key.get_public_key"):
-        if bench.capabilities.offers(operation):
-            answer = session.call(operation, name)
-            told.append(str(answer.result or answer.data) + answer.message)
-            if answer.result is not None and operation == "key.backup":
-                backup = read_result(operation, answer.result).backup
-                check(material not in backup, "the backup holds the material as it is")
-    for shown in (encode_base64(material)[:-2], material.hex()):
-        check(shown not in "".join(told), "an answer holds the material of a key")
-        check(shown.encode() not in bytes(session.wire.stderr), "the material of a key stands on stderr")

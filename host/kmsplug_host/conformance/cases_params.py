@@ -116,7 +116,7 @@ def meta(bench: Bench) -> None:
     read = BY_WIRE["key.get"].result
     for told in (
         {},
-        {"tenant": "other", "actor": "somebody else", "traceparent": "no trace", "correlation_id": "c"},
+        {"tenant": "other", "actor": "\u202eelse\n", "traceparent": "no trace", "correlation_id": "\0"},
         {"tenant": "t" * 256, "deadline_ms": 2**53 - 1},
         {"tenant": "../../etc", "grease": {"a": 1}},
     ):

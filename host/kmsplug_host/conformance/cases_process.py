@@ -57,7 +57,7 @@ def bare_environment(bench: Bench) -> None:
             session.ask("plugin.health")
 
 
-@PROCESS.case("ctrl_c", "3.7-3", hint="a terminal sends it to the whole group: ignore it, or end")
+@PROCESS.case("ctrl_c", "3.7-3 3.7-1", hint="a terminal sends it to the whole group: ignore it, or end")
 def ctrl_c(bench: Bench) -> None:
     """SIGINT is ignored, or ends the process; it never leaves one that does not answer."""
     with bench.ready() as session:
@@ -88,7 +88,7 @@ def sigterm_at_work(bench: Bench) -> None:
         session.wire.wait(min(session.deadline, time.monotonic() + _EXIT_S))
 
 
-@PROCESS.case("leaves_nothing", "3.7-4", hint="wait for what you started, or do not start it")
+@PROCESS.case("leaves_nothing", "3.7-4 3.7-1", hint="wait for what you started, or do not start it")
 def leaves_nothing(bench: Bench) -> None:
     """After a shutdown no process of its group is left."""
     with bench.ready() as session:

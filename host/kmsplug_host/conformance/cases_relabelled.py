@@ -17,7 +17,7 @@ _EITHER: Final = (jsonrpc.INVALID_PARAMS, jsonrpc.KEYSTORE_ERROR)
 _CAPTIONS: Final = ("kmsplug/wrap/v1", "kmsplug/native/v1", "kmsplug/payload/v1", "kmsplug/tag/v1")
 
 _BINDS: Final = Need(
-    "no row binds associated data",
+    "needs a row that binds associated data",
     lambda found: any(use.target.associated_data is not AssociatedData.NONE for use in encryptions(found)),
 )
 
@@ -133,7 +133,10 @@ def hostile_strings(bench: Bench) -> None:
 
 
 @RELABELLED.case(
-    "malformed", "4.1-1 5.3-1", _BINDS, hint="a context is a map of strings, and nothing is made a string"
+    "malformed",
+    "4.1-1 5.3-1 2.6-2",
+    _BINDS,
+    hint="a context is a map of strings, and nothing is made a string",
 )
 def malformed(bench: Bench) -> None:
     """A context that is no map of strings, and associated data that are no bytes, are refused."""

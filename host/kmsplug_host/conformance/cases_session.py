@@ -110,7 +110,9 @@ def cancel(bench: Bench) -> None:
     bench.session.settle()
 
 
-@SESSION.case("cancelled_is_answered", "3.5-3 2.3-3", hint="a cancelled request still owes its one answer")
+@SESSION.case(
+    "cancelled_is_answered", "3.5-3 2.3-3 2.5-3", hint="a cancelled request still owes its one answer"
+)
 def cancelled_is_answered(bench: Bench) -> None:
     """A request that is cancelled is still answered exactly once, with its result or CANCELLED."""
     session = bench.session
@@ -228,7 +230,10 @@ def secret_not_quoted(bench: Bench) -> None:
 
 
 @SESSION.case(
-    "cancel_at_work", "3.5-3 2.3-3", offers("key.create"), hint="cancel what waits; what is begun may finish"
+    "cancel_at_work",
+    "3.5-3 2.3-3 2.5-3",
+    offers("key.create"),
+    hint="cancel what waits; what is begun may finish",
 )
 def cancel_at_work(bench: Bench) -> None:
     """Of requests that are cancelled while they wait for others each is answered once."""

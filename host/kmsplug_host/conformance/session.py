@@ -40,15 +40,18 @@ class Budget:
         deadline: On `time.monotonic`.
         strays: Lines that were no responses.
         audit: Looks at every response.
+        asked: The methods that the running case asked for.
     """
 
     deadline: float = 0.0
     strays: list[str] = field(default_factory=list)
     audit: Audit = field(default_factory=Audit)
+    asked: set[str] = field(default_factory=set)
 
     def restart(self, seconds: float) -> None:
         """Begin another case."""
         self.deadline = time.monotonic() + seconds
+        self.asked = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,7 @@ class Session:
 
     def frame(self, method: str, params: Mapping[str, Any] | None, request_id: Any) -> bytes:
         """Return the line of a request."""
+        self._budget.asked.add(method)
         return encode_frame(jsonrpc.request(method, _to_wire(params or {}), request_id))
 
     def notify(self, method: str, params: Mapping[str, Any] | None = None) -> None:

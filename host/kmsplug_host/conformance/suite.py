@@ -16,7 +16,10 @@ from .cases_binding import BINDING
 from .cases_crypto import CRYPTO
 from .cases_framing import CLEAN_STDOUT, FRAMING
 from .cases_hostile import HOSTILE
+from .cases_import import IMPORTED
 from .cases_keys import KEYS
+from .cases_labels import LABELS
+from .cases_left_out import LEFT_OUT
 from .cases_lifetime import LIFETIME
 from .cases_management import ACCESS, KEYSTORES
 from .cases_params import PARAMS
@@ -37,12 +40,15 @@ CASES: Final[tuple[Case, ...]] = (
     *PROCESS.all,
     *FRAMING.all,
     *KEYS.all,
+    *LABELS.all,
+    *IMPORTED.all,
     *PARAMS.all,
     *HOSTILE.all,
     *RECONCILE.all,
     *STATES.all,
     *VERSIONS.all,
     *CRYPTO.all,
+    *LEFT_OUT.all,
     *BINDING.all,
     *RELABELLED.all,
     *SIGNING.all,
@@ -165,7 +171,7 @@ def _try(case: Case, bench: Bench, *, strict: bool) -> CaseResult:
         bench.close_shared()
     else:
         outcome, detail = Outcome.PASSED, ""
-    return CaseResult(case, outcome, detail, time.monotonic() - began)
+    return CaseResult(case, outcome, detail, time.monotonic() - began, frozenset(bench.budget.asked))
 
 
 def _no_more_strays(bench: Bench, before: int) -> None:
