@@ -25,9 +25,9 @@ soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers
 	@KMSPLUG_SOAK=1 $(BIN)/python -m pytest -o faulthandler_timeout=600 \
 	tests/process/test_pkcs11_process.py tests/process/test_pkcs11_rotation.py \
 	tests/process/test_kept_shims.py tests/process/test_destruction.py \
-	tests/chaos tests/conformance/test_mutate.py tests/fuzz tests/zoo tests/process/test_resilience_provider.py \
+	tests/chaos tests/conformance tests/fuzz tests/zoo tests/process/test_resilience_provider.py \
 	tests/unit/host/test_envelope_properties.py tests/cli/test_envelope_large.py tests/live/test_vault_conformance.py \
-	tests/backends/test_aws_conformance.py tests/conformance/test_azure.py
+	tests/backends/test_aws_conformance.py
 
 lint: $(VENV)/.dev ## style and import directions
 	@$(BIN)/ruff check .

@@ -1,393 +1,72 @@
-"""The suite finds what is wrong: each driver here breaks one rule, and the case for that rule fails."""
+"""The kit is tested by drivers that are broken in one way each: each fails the case that has to notice it.
 
-from dataclasses import dataclass
+Each is tried on its own cases here. On all cases, of which none may fail that stands on other clauses only:
+``KMSPLUG_SOAK=1``, as ``make soak`` does.
+"""
+
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conformance.drivers import EVERYTHING, MANAGING, PLAIN, failures, try_file
+from conformance.broken import CLAUSES, FAILED_BY_SOURCE, MUTATED, Broken, failures_of, zygote
+from conformance.drivers import failures, try_file
+from conformance.mutant import Mutant as Between
+from conformance.mutations import ANSWERS, REQUESTS
+from conformance.patches import PATCHES
+from conformance.source_mutants import BY_SOURCE, LICENCES, Mutant
+from kmsplug_host.conformance import CASES
+from support.ahead import ahead
+
+EACH = [Broken(by) for by in (*BY_SOURCE, *MUTATED)]
+ON_ALL = [Broken(broken.by, whole=True) for broken in EACH] if os.environ.get("KMSPLUG_SOAK") else []
+Found = Callable[[Broken], dict[str, str]]
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """A driver with something replaced in its source.
-
-    Attributes:
-        does: What it does wrong.
-        fails: The cases that have to fail, by spaces.
-        changes: What is replaced by what.
-    """
-
-    does: str
-    fails: str
-    changes: tuple[tuple[str, str], ...]
-
-    def write(self, source: Path, folder: Path) -> Path:
-        """Write the changed driver; each change has to hit."""
-        text = source.read_text(encoding="utf-8")
-        for old, new in self.changes:
-            assert old in text, f"there is no {old!r} to be replaced"
-            text = text.replace(old, new)
-        target = folder / source.name
-        target.write_text(text, encoding="utf-8")
-        return target
+@pytest.fixture(scope="module")
+def found() -> Iterator[Found]:
+    with zygote(), ahead(failures_of, [*EACH, *ON_ALL]) as of:
+        yield of
 
 
-def mutant(does: str, fails: str, *changes: tuple[str, str]) -> Mutant:
-    return Mutant(does, fails, changes)
+def test_every_case_has_a_driver_that_is_broken_for_it() -> None:
+    by_hand = {
+        name.partition("_")[2].replace("_", ".", 1)
+        for name in dir(Between)
+        if name.startswith(("line_", "request_", "answer_"))
+    }
+    in_the_process = {
+        "session.end_of_stdin_with_requests", "session.sigterm", "process.anywhere",
+        "process.bare_environment", "process.ctrl_c", "process.stray_signals", "process.sigterm_at_work",
+        "process.no_core_dump",
+        "process.bounded_memory", "framing.unfinished_line",
+    }  # fmt: skip
+
+    assert {*MUTATED} == {*ANSWERS, *REQUESTS, *PATCHES} | by_hand | in_the_process
+    assert {*MUTATED} | FAILED_BY_SOURCE == {case.id for case in CASES}
 
 
-REFUSE_NO_OBJECT = '        require(type(message) is dict, "INVALID_ARGUMENT"'
-ANSWER_BATCHES = (
-    "        if type(message) is list: return [answer(json.dumps(one).encode()) for one in message]\n"
-)
-OPEN = "    try: return {**used"
-OPEN_WITHOUT_TAG = """\
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-    require(len(sealed) >= 28, "INVALID_CIPHERTEXT", "the ciphertext does not belong to this key and context")
-    opener = Cipher(algorithms.AES(keys[key_id]), modes.CTR(sealed[:12] + bytes([0, 0, 0, 2]))).decryptor()
-    return {**used, "plaintext": base64_of(opener.update(sealed[12:-16]))}
-"""
-TOO_SHORT = '    require(len(sealed) > 27, "INVALID_CIPHERTEXT", "too short")\n'
-OWN_LAYOUT = "aead.decrypt(sealed[16:28], sealed[28:], bound if sealed[:16] == bytes(16) else b'?')"
-ONLY_VERSION_1 = (
-    '        require("1" in offered, "UNSUPPORTED_OPERATION", "this driver speaks protocol version 1")\n'
-)
-KNOWN_METHOD = '    require(method in PHASES, "UNSUPPORTED_OPERATION"'
-NEXT_PIECE = 'while line and not line.endswith(b"\\n"): line ='
-
-PLAIN_MUTANTS = (
-    mutant(
-        "ignores associated data",
-        "binding.associated_data",
-        ("plaintext, bound)", 'plaintext, b"")'),
-        ("sealed[12:], bound)", 'sealed[12:], b"")'),
-    ),
-    mutant(
-        "ignores a kind of associated data that it does not bind",
-        "binding.undeclared_binding",
-        (', "context": [{}]', ""),
-    ),
-    mutant("answers batches", "framing.batch", (REFUSE_NO_OBJECT, ANSWER_BATCHES + REFUSE_NO_OBJECT)),
-    mutant(
-        "accepts base64 that is not canonical",
-        "framing.base64",
-        ("good = base64_of(data) == text and", "good ="),
-    ),
-    mutant(
-        "quotes what it refuses",
-        "framing.base64 crypto.nothing_leaks",
-        ('f"{name} is no base64, or too long"', 'f"{text} is no base64"'),
-    ),
-    mutant(
-        "echoes an id with another type",
-        "framing.ids_echoed",
-        ('"id": known, "result"', '"id": int(known) if str(known).isdigit() else known, "result"'),
-    ),
-    mutant(
-        "dies of a long line",
-        "framing.limit_before_handshake framing.limit_after_handshake",
-        ("yield b'\"too long\"'", "sys.exit(1)"),
-    ),
-    mutant(
-        "reads a long line as several",
-        "framing.limit_before_handshake framing.limit_after_handshake",
-        (NEXT_PIECE, "if True: line ="),
-    ),
-    mutant(
-        "prints to stdout",
-        "framing.clean_stdout",
-        ("wire, sys.stdout = sys.stdout, sys.stderr", "wire = sys.stdout"),
-        ("def call(method, params):\n", "def call(method, params):\n    print(method)\n"),
-    ),
-    mutant(
-        "opens what has no good tag",
-        "crypto.damaged crypto.wrong_key crypto.one_sentence binding.associated_data",
-        (OPEN, OPEN_WITHOUT_TAG + OPEN),
-    ),
-    mutant("tells why it cannot open something", "crypto.one_sentence", (OPEN, TOO_SHORT + OPEN)),
-    mutant(
-        "says KEY_NOT_FOUND of bytes",
-        "crypto.wrong_key crypto.damaged",
-        ('require(False, "INVALID_CIPHERTEXT"', 'require(False, "KEY_NOT_FOUND"'),
-    ),
-    mutant(
-        "does not say KEY_NOT_FOUND of keys",
-        "keys.not_found",
-        ('"KEY_NOT_FOUND"', '"INVALID_ARGUMENT"'),
-    ),
-    mutant("takes any protocol version", "session.versions", (ONLY_VERSION_1, "")),
-    mutant(
-        "answers unknown methods with a result",
-        "session.unknown_methods session.undeclared session.phases",
-        (KNOWN_METHOD, "    if method not in PHASES: return {}\n" + KNOWN_METHOD),
-    ),
-    mutant(
-        "answers notifications",
-        "framing.notifications session.cancel",
-        (' if "id" in message else None', ""),
-    ),
-    mutant(
-        "works before it is configured",
-        "session.phases session.once session.dry_run",
-        ('PHASES[method] == state["phase"]', "True"),
-    ),
-    mutant("takes more than its row says", "crypto.over_the_limit", ("most=4096", "most=LIMIT")),
-    mutant("uses an IV twice", "crypto.never_the_same", ("os.urandom(12)", "bytes(12)")),
-    mutant("reads NaN", "framing.not_a_number", (", parse_constant=int", "")),
-    mutant(
-        "returns less random than was asked for",
-        "crypto.random",
-        ("base64_of(os.urandom(member(", "base64_of(os.urandom(-1 + member("),
-    ),
-    mutant(
-        "lowers the protection that was asked for",
-        "keys.demands",
-        (', "protection": ["software"],', ","),
-    ),
-    mutant(
-        "ends with another status",
-        "session.shutdown",
-        ("file=wire, flush=True)", 'file=wire, flush=True)\nif state["phase"] == "OVER": sys.exit(3)'),
-    ),
-    mutant(
-        "outlives its host",
-        "session.shutdown session.end_of_stdin",
-        ("file=wire, flush=True)", "file=wire, flush=True)\nimport time; time.sleep(60)"),
-    ),
-    mutant(
-        "does not name the setting that is wrong",
-        "session.bad_config",
-        ('"unknown setting", path=name', '"unknown setting"'),
-    ),
-)
-
-SORTED = "json.dumps(sorted((request.context or {}).items()))"
-UNWRAPPED = "self.importing.decrypt(request.wrapped_key, OAEP)"
-MAC = "if hmac_of(version.material, request.message) == request.mac:"
-LENGTH = "        if len(digest) != kind.digest_size:\n"
-SHORT = (
-    "        if len(getattr(request, 'signature', bytes(9))) < 9:\n            raise invalid('too short')\n"
-)
-ROTATED = "        key.versions.append(Version("
-NAMED = "[one for one in versions if one.name == request.key_version]"
-
-EMPTY = """\
-        if not request.message:
-            raise DriverError(ErrorCode.INVALID_ARGUMENT, "there is no code for nothing")
-"""
-MAKE_MAC, CHECK_MAC = (
-    "        (version,) = self.usable(request, U.GENERATE_VERIFY_MAC, (S.ACTIVE,))\n        mechanism",
-    "        for version in self.usable(request, U.GENERATE_VERIFY_MAC):\n            if hmac_of",
-)
-REFUSE_EMPTY = ((MAKE_MAC, EMPTY + MAKE_MAC), (CHECK_MAC, EMPTY + CHECK_MAC))
-OTHER_CODE = tuple((old, new.replace("INVALID_ARGUMENT", "KEY_USAGE_MISMATCH")) for old, new in REFUSE_EMPTY)
-
-# For what the plain driver does not offer.
-GRANTED = """\
-    def grant_trust(self, request: wire.TrustParams) -> wire.EmptyResult:
-        self.known(request.identity)
-"""
-
-EVERYTHING_MUTANTS = (
-    mutant(
-        "disables making only",
-        "states.disable",
-        ("        key.move(S.SUSPENDED)\n", "        key.move(S.DEACTIVATED)\n"),
-    ),
-    mutant(
-        "enables every version as ACTIVE",
-        "states.enable_restores",
-        ("replace(one, state=one.former)", "replace(one, state=S.ACTIVE)"),
-    ),
-    mutant(
-        "forgets old versions",
-        "states.rotate",
-        (ROTATED, "        key.versions = [key.versions[-1]]\n" + ROTATED),
-    ),
-    mutant("uses another version than was named", "states.named_versions", (NAMED, "versions[:1]")),
-    mutant(
-        "lets a compromised key come back",
-        "states.set_state",
-        ("        key.move(request.state, *USABLE, S.SUSPENDED)", "        key.move(request.state, *S)"),
-        ('raise DriverError(REFUSALS[named[-1].state], "that state is not left")', "pass"),
-    ),
-    mutant(
-        "works again when deletion is cancelled",
-        "states.cancel_deletion",
-        ("[replace(one, state=S.SUSPENDED) for", "[replace(one, state=S.ACTIVE) for"),
-    ),
-    mutant(
-        "makes what is asked for twice twice",
-        "reconcile.in_progress",
-        ("known = self.changed.get((operation, request.change_key))", "known = None"),
-        (
-            "        if known is not None:\n            return wire.ReconcileResult(",
-            "        if False:\n            return wire.ReconcileResult(",
-        ),
-    ),
-    mutant(
-        "says of every change that it was carried out",
-        "reconcile.create reconcile.rotate",
-        (
-            "known = self.changed.get((request.method, request.idempotency_key))",
-            "known = next(iter(self.changed.values()))",
-        ),
-    ),
-    mutant(
-        "is sure about operations that do not exist",
-        "reconcile.unknown",
-        ("NOT_APPLIED if kept else wire.Outcome.UNKNOWN", "NOT_APPLIED"),
-    ),
-    mutant(
-        "purges without a window",
-        "states.purge",
-        ('raise DriverError(ErrorCode.KEY_INVALID_STATE, "schedule its deletion first")', "pass"),
-    ),
-    mutant(
-        "salts PSS with 20 bytes",
-        "signing.published_key",
-        ("kind.digest_size)\n        return", "20)\n        return"),
-    ),
-    mutant("makes an error of a short signature", "signing.strange_signatures", (LENGTH, SHORT + LENGTH)),
-    mutant(
-        "accepts a shortened code",
-        "signing.mac_mismatch",
-        (MAC, "if hmac_of(version.material, request.message).startswith(request.mac):"),
-    ),
-    mutant(
-        "hashes a digest again",
-        "signing.digest",
-        (
-            "digest = request.digest\n",
-            "digest = request.digest and hashlib.sha256(request.digest).digest()\n",
-        ),
-    ),
-    mutant("repeats a key on two pages", "keys.list", ("str(end) if end", "str(max(1, end - 1)) if end")),
-    mutant("minds the order of a context", "binding.order", (SORTED, "json.dumps(request.context or {})")),
-    mutant(
-        "joins the parts of a context",
-        "binding.associated_data",
-        (SORTED, "''.join(a + b for a, b in sorted((request.context or {}).items()))"),
-    ),
-    mutant(
-        "refuses a code for no message with a code of its own",
-        "signing.mac signing.mac_mismatch",
-        *OTHER_CODE,
-    ),
-    mutant("lists an alias that moved", "keys.alias", ("owner == key.key_id)", "owner)")),
-    mutant(
-        "returns a data key that was not asked for",
-        "crypto.data_key",
-        ("plaintext=plaintext if request.with_plaintext else None", "plaintext=plaintext"),
-    ),
-    mutant("changes imported material", "keys.import", (UNWRAPPED, f"hashlib.sha256({UNWRAPPED}).digest()")),
-    mutant(
-        "derives a key from the shared secret",
-        "signing.derive",
-        ("secret = version.material.exchange(", "secret = bytes(1) + version.material.exchange("),
-    ),
-    mutant(
-        "lets one call spoil a batch",
-        "crypto.batch",
-        ("tuple(self.item(call) for", "tuple(self.item(request.calls[-1]) for"),
-    ),
-    mutant(
-        "reencrypts whatever the associated data",
-        "crypto.reencrypt",
-        ("associated_data=request.source_associated_data,", "associated_data=b'old',"),
-    ),
-)
+@pytest.mark.parametrize("broken", EACH, ids=str)
+def test_a_broken_driver_fails_its_own_cases(broken: Broken, found: Found) -> None:
+    assert found(broken).keys() == broken.own
 
 
-MANAGING_MUTANTS = (
-    mutant(
-        "quotes the access data that it refuses",
-        "access.validate",
-        ('reason="exactly a role is needed")', 'reason=f"not {request.access_data}")'),
-    ),
-    mutant(
-        "transforms whatever access data",
-        "access.transform",
-        (
-            '        if request.access_data.keys() != {"role"}:\n            raise',
-            "        if False:\n            raise",
-        ),
-        ('request.access_data["role"]', "str(request.access_data)"),
-    ),
-    mutant("knows no region", "access.region", ('region="memory"', 'region=""')),
-    mutant(
-        "knows where a key lives that does not exist",
-        "access.unknown_key",
-        ("self.find(request.key_id)\n        return wire.GetRegion", "return wire.GetRegion"),
-    ),
-    mutant(
-        "gives a name to two keystores",
-        "keystores.provision",
-        ('raise DriverError(ErrorCode.ALREADY_EXISTS, "the name is taken")', "pass"),
-    ),
-    mutant(
-        "ends the keystore that it serves",
-        "keystores.own",
-        (
-            "if request.identity == OWN:",
-            "if request.identity == OWN: return wire.EmptyResult()\n        if 0:",
-        ),
-    ),
-    mutant(
-        "trusts on keystores that are gone",
-        "keystores.trust",
-        (GRANTED, GRANTED.replace("self.known(request.identity)", "pass")),
-    ),
-)
+if ON_ALL:
 
+    @pytest.mark.parametrize("broken", ON_ALL, ids=str)
+    def test_a_broken_driver_fails_no_case_of_another_clause(broken: Broken, found: Found) -> None:
+        failed = found(broken)
 
-# What providers differ in, and may: the cases named have to pass.
-LICENCES = (
-    (
-        PLAIN,
-        mutant(
-            "a ciphertext that begins with the same bytes each time, under a name of its own",
-            "crypto.never_the_same crypto.damaged crypto.layout",
-            ("sealed = iv + aead", "sealed = bytes(16) + iv + aead"),
-            ("aead.decrypt(sealed[:12], sealed[12:], bound)", OWN_LAYOUT),
-            ('"wrap_algorithm": "A256GCM"', '"wrap_algorithm": "org.example/own"'),
-        ),
-    ),
-    (EVERYTHING, mutant("no code for no message", "signing.mac signing.mac_mismatch", *REFUSE_EMPTY)),
-)
+        clauses = {clause for case in broken.own for clause in CLAUSES[case]}
+        assert broken.own <= failed.keys()
+        assert {case: why for case, why in failed.items() if not CLAUSES[case] & clauses} == {}
 
 
 @pytest.mark.parametrize(("source", "licence"), LICENCES, ids=[licence.does for _, licence in LICENCES])
 def test_a_driver_may_have(source: Path, licence: Mutant, tmp_path: Path) -> None:
-    driver = licence.write(source, tmp_path)
+    driver = tmp_path / source.name
+    driver.write_text(licence.changed(source), encoding="utf-8")
 
     report = try_file(driver, only=licence.fails.split(), timeout_s=10)
 
     assert failures(report) == {}
-
-
-@pytest.mark.parametrize("mutant", PLAIN_MUTANTS, ids=lambda mutant: mutant.does)
-def test_a_plain_driver_is_caught_that(mutant: Mutant, tmp_path: Path) -> None:
-    driver = mutant.write(PLAIN, tmp_path)
-
-    report = try_file(driver, only=mutant.fails.split(), timeout_s=5)
-
-    assert failures(report).keys() == {*mutant.fails.split()}
-
-
-@pytest.mark.parametrize("mutant", EVERYTHING_MUTANTS, ids=lambda mutant: mutant.does)
-def test_a_driver_with_every_operation_is_caught_that(mutant: Mutant, tmp_path: Path) -> None:
-    driver = mutant.write(EVERYTHING, tmp_path)
-
-    report = try_file(driver, only=mutant.fails.split(), timeout_s=10)
-
-    assert failures(report).keys() == {*mutant.fails.split()}
-
-
-@pytest.mark.parametrize("mutant", MANAGING_MUTANTS, ids=lambda mutant: mutant.does)
-def test_a_driver_that_manages_is_caught_that(mutant: Mutant, tmp_path: Path) -> None:
-    driver = mutant.write(MANAGING, tmp_path)
-
-    report = try_file(driver, only=mutant.fails.split(), timeout_s=10)
-
-    assert failures(report).keys() == {*mutant.fails.split()}
