@@ -3,6 +3,7 @@
 import multiprocessing
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_rows_of_another_keystore_are_not_seen(catalog: DatabaseCatalog) -> None
     assert catalog.get("other", [("alias", "x")]) == {}
     assert catalog.owned("other", ["key"]) == []
     assert [entry.name for entry in catalog.owned("one", ["key"])] == ["x"]
+
+
+def test_keys_whose_deletion_is_scheduled_are_found_and_no_others(catalog: DatabaseCatalog) -> None:
+    for name, body in {
+        "scheduled": {"deletion": "2030-01-01T00:00:00Z"},
+        "never": {},
+        "cancelled": {"deletion": None},
+        "tagged": {"tags": {"note": '{"deletion":"2030"}', "deletion": "2030"}},
+    }.items():
+        catalog.change("ks", "key", name, name, to=lambda _, body=body: body)  # type: ignore[misc]
+    catalog.change(
+        "other", "key", "elsewhere", "elsewhere", to=lambda _: {"deletion": "2030-01-01T00:00:00Z"}
+    )
+
+    assert [entry.name for entry in catalog.scheduled("ks")] == ["scheduled"]
+
+
+def test_the_databases_clock_is_told(catalog: DatabaseCatalog) -> None:
+    before = datetime.now(UTC)
+    told = catalog.now()  # the server is on this machine
+
+    assert told.tzinfo is UTC
+    assert abs(told - before) < timedelta(minutes=1)
 
 
 def test_what_a_change_raises_ends_it(catalog: DatabaseCatalog) -> None:

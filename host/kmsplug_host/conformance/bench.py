@@ -140,23 +140,25 @@ class Bench:
         return key
 
     def will_delete(self, key: Key) -> None:
-        """Remember a key that was made for the test, so that its deletion can be scheduled at the end."""
+        """Remember a key that was made for the test, so that it can be deleted at the end."""
         self._made.append(key.key_id)
 
     def close(self) -> None:
-        """Schedule the deletion of what was made, where that is offered, and end the shared session."""
-        if self.capabilities.offers("key.schedule_deletion") and self._made:
-            with contextlib.suppress(Failed):
-                self._delete_keys()
+        """Delete what was made, as far as that is offered, and end the shared session."""
+        for operation in ("key.schedule_deletion", "key.purge"):  # the latter alone, where no window is kept
+            if self.capabilities.offers(operation) and self._made:
+                with contextlib.suppress(Failed):
+                    self._delete_keys(operation)
+                break
         self.close_shared()
 
-    def _delete_keys(self) -> None:
+    def _delete_keys(self, operation: str) -> None:
         self.budget.restart(_CLEANUP_S)
         session = self.session
         for key_id in self._made:
             if time.monotonic() >= self.budget.deadline:
                 return
-            session.call("key.schedule_deletion", {"key_id": key_id})
+            session.call(operation, {"key_id": key_id})
 
     def _open_shared(self) -> Session:
         wire = Wire(self._command)
