@@ -13,7 +13,6 @@ from enum import StrEnum
 
 from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism, untrusted
 
-from ._plausible import doubts
 from ._rows import Rows
 
 _Place = tuple[KeyAlgorithm | None, Mechanism | None]
@@ -74,6 +73,8 @@ class Evidence:
         known = self._known
         if known[0] is told:
             return known[1]
+        from ._plausible import doubts  # noqa: PLC0415 - `Host.open` loads it while the drivers start
+
         with self._lock:
             fresh = self._note(doubts(told))
             rows = self._believe(told)
@@ -137,6 +138,8 @@ class Evidence:
             return RowReport(row, RowStatus.WITHDRAWN, "associated data are ignored; the rest is believed")
         if row in self._probed:
             return RowReport(row, RowStatus.PROBED, self._probed[row])
+        if row.probed is not None:
+            return RowReport(row, RowStatus.PROBED, f"by the driver, {row.probed}")
         return RowReport(row, RowStatus.DECLARED, self._untried.get(row))
 
     def _note(self, found: Iterable[tuple[Capability, str]]) -> list[tuple[Capability, str]]:

@@ -110,10 +110,15 @@ def configure(
         driver=driver,
         identity=answer.identity,
         key_namespace=answer.key_namespace,
-        capabilities=hello.capabilities if answer.capabilities is None else answer.capabilities,
+        capabilities=_untried(hello.capabilities) if answer.capabilities is None else answer.capabilities,
         max_concurrency=hello.max_concurrency,
         warnings=tuple(clean(warning) for warning in answer.warnings),
     )
+
+
+def _untried(rows: tuple[Capability, ...]) -> tuple[Capability, ...]:
+    """Return rows that were told before there were settings: no provider can have been asked ([5.1-5])."""
+    return tuple(row if row.probed is None else row.model_copy(update={"probed": None}) for row in rows)
 
 
 class Login:

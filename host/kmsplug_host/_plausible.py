@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism
+from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism, SignedForm
 
 from ._kinds import (
     ASYMMETRIC,
     CIPHERS,
+    EC,
     PUBLIC_ALGORITHMS,
     RSA,
     USED_AS,
@@ -63,6 +64,8 @@ def _impossible(row: Capability) -> Iterator[str]:
     if algorithm is not None:
         yield from _misused(row, algorithm)
     yield from _misnamed(row)
+    if row.signs is SignedForm.DIGEST and not _has_a_digest(row):
+        yield "such keys sign whole messages: a digest would be another signature"
     if _is_rsa(row) and row.associated_data is not AssociatedData.NONE:
         yield "RSA-OAEP authenticates no associated data"
     most = _most_by_oaep(row)
@@ -105,6 +108,11 @@ def _misnamed(row: Capability) -> Iterator[str]:
             yield f"{row.key_algorithm} keys do not wrap by {name}"
     elif name not in _OF_PROVIDERS and not _OWN_NAME.fullmatch(name):
         yield "there is no wrap algorithm of this name"
+
+
+def _has_a_digest(row: Capability) -> bool:
+    hashed = row.mechanism is None or "_SHA_" in row.mechanism
+    return hashed and (row.key_algorithm is None or row.key_algorithm in RSA | EC)
 
 
 def _is_rsa(row: Capability) -> bool:

@@ -18,12 +18,14 @@ from kmsplug_protocol import (
     Key,
     KeyAlgorithm,
     KeyState,
+    KeyUsage,
     Mechanism,
     Model,
     Operation,
 )
 
 from ._deadline import Deadline
+from ._kinds import USED_AS, usages_of
 from ._native import Native
 from ._rows import Rows
 from .catalog import CatalogHandle
@@ -259,13 +261,14 @@ class Resolver:
         plans = self._plans_for(rows)
         if not plans.needs_a_key(wire, mechanism) and not any(shim.matters(rows, params) for shim in shims):
             return None
-        algorithm = None
+        algorithm, usage = None, None
         key_id = getattr(params, "key_id", None)
         if key_id is not None:
             if not rows.of("key.get"):
                 return None
-            algorithm = self._native.describe(key_id, deadline).algorithm
-        row, able = plans.plan(wire, algorithm, mechanism)
+            key = self._native.describe(key_id, deadline)
+            algorithm, usage = key.algorithm, key.usage
+        row, able = plans.plan(wire, algorithm, mechanism, usage)
         for shim in able:
             if row is None or shim.takes_over(row, params):
                 return shim
@@ -281,15 +284,15 @@ class Resolver:
         if not self._native.rows.of("key.get"):
             return self.offer(wire)  # which key it is cannot be known
         managed = self.managed
-        found = self.offer(wire, self.describe(key_id, deadline).algorithm)
+        key = self.describe(key_id, deadline)
+        found = self.offer(wire, key.algorithm, key.usage)
         withheld = None if managed is None else managed.withheld(wire, key_id, deadline)
         return found if withheld is None else Offer(wire, NO, withheld)
 
-    def offer(self, wire: str, algorithm: KeyAlgorithm | None = None) -> Offer:
-        """Tell who does an operation, with keys of an algorithm or with any."""
-        return offer(
-            self._native.rows, self._native.settings, wire, algorithm, catalog=self._handle is not None
-        )
+    def offer(self, wire: str, algorithm: KeyAlgorithm | None = None, usage: KeyUsage | None = None) -> Offer:
+        """Tell who does an operation, with keys of an algorithm and for a usage, or with any."""
+        catalog = self._handle is not None
+        return offer(self._native.rows, self._native.settings, wire, algorithm, usage, catalog=catalog)
 
 
 def offer(
@@ -297,6 +300,7 @@ def offer(
     settings: KeystoreSettings,
     wire: str,
     algorithm: KeyAlgorithm | None = None,
+    usage: KeyUsage | None = None,
     *,
     catalog: bool,
 ) -> Offer:
@@ -307,6 +311,7 @@ def offer(
         settings: What the keystore's configuration allows.
         wire: The operation.
         algorithm: Of the key; default: any.
+        usage: What the key is for; default: whatever the operation needs.
         catalog: Whether there is one.
     """
     kept = catalog and is_allowed(settings, LIFECYCLE.name)
@@ -317,7 +322,7 @@ def offer(
         return _kept(rows, settings, wire, algorithm, keeper=keeper, catalog=catalog)
     shims = registry.shims_of(wire)
     if algorithm is not None or not any(shim.algorithms for shim in shims):
-        return _offer(rows, settings, wire, algorithm)
+        return _offer(rows, settings, wire, algorithm, usage)
     offers = {each: _offer(rows, settings, wire, each) for each in sorted(rows.algorithms())}
     by_shim = {each: found for each, found in offers.items() if found.how not in (NATIVE, NO)}
     if own := rows.of(wire):
@@ -380,13 +385,26 @@ def _leaves_any(rows: Rows, settings: KeystoreSettings) -> bool:
     )
 
 
-def _offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgorithm | None) -> Offer:
-    own = tuple(row for row in rows.of(wire) if algorithm is None or row.key_algorithm in (None, algorithm))
-    if own:
-        return Offer(wire, NATIVE, rows=own)
+def _offer(
+    rows: Rows,
+    settings: KeystoreSettings,
+    wire: str,
+    algorithm: KeyAlgorithm | None,
+    usage: KeyUsage | None = None,
+) -> Offer:
     reason = registry.reason(wire)
+    if _may_be_native(wire, algorithm, usage):
+        own = tuple(
+            row for row in rows.of(wire) if algorithm is None or row.key_algorithm in (None, algorithm)
+        )
+        if own:
+            return Offer(wire, NATIVE, _by_form(rows, wire, algorithm), own)
+    else:
+        reason = f"the key is for {usage}"
     for shim in registry.shims_of(wire):
         if shim.algorithms is not None and algorithm not in shim.algorithms:
+            continue
+        if not _serves(usage, shim.usage):
             continue
         lacking = shim.lacking(rows, algorithm, None)
         if shim.algorithms is not None and not rows.of("key.get"):
@@ -395,6 +413,26 @@ def _offer(rows: Rows, settings: KeystoreSettings, wire: str, algorithm: KeyAlgo
             return Offer(wire, shim.label, _with_loss(rows, wire, algorithm, f"made of {shim.needs}"))
         reason = f"{shim.label}: {lacking or 'forbidden by the configuration of this keystore'}"
     return Offer(wire, NO, _with_loss(rows, wire, algorithm, reason))
+
+
+def _serves(usage: KeyUsage | None, needed: KeyUsage | None) -> bool:
+    """Tell whether a key for a usage serves where one is needed; None: not known, or of no matter."""
+    return usage is None or needed is None or usage is needed
+
+
+def _may_be_native(wire: str, algorithm: KeyAlgorithm | None, usage: KeyUsage | None) -> bool:
+    """Tell whether rows of an operation can be meant for such a key.
+
+    A row for a kind of key that cannot be for the operation's usage is for whatever usage such keys have.
+    """
+    needed = USED_AS.get(wire)
+    return _serves(usage, needed) or (algorithm is not None and needed not in usages_of(algorithm))
+
+
+def _by_form(rows: Rows, wire: str, algorithm: KeyAlgorithm | None) -> str | None:
+    """Say where a signing operation takes one form only."""
+    row = rows.find(wire, algorithm)
+    return None if row is None or row.signs is None else f"takes a {row.signs} only: see the shim digest"
 
 
 def _with_loss(rows: Rows, wire: str, algorithm: KeyAlgorithm | None, reason: str) -> str:
@@ -443,7 +481,8 @@ class _Plans:
         self.rows = rows
         self._needs: dict[tuple[str, Mechanism | None], bool] = {}
         self._plans: dict[
-            tuple[str, KeyAlgorithm | None, Mechanism | None], tuple[Capability | None, tuple[Shim, ...]]
+            tuple[str, KeyAlgorithm | None, Mechanism | None, KeyUsage | None],
+            tuple[Capability | None, tuple[Shim, ...]],
         ] = {}
 
     def needs_a_key(self, wire: str, mechanism: Mechanism | None) -> bool:
@@ -453,17 +492,23 @@ class _Plans:
         if found is None:
             found = self._needs[asked] = not self.rows.of(wire) or any(
                 shim.algorithms is not None
-                and not self.rows.covers(wire, shim.algorithms, mechanism)
+                and not (
+                    shim.usage is USED_AS.get(wire) and self.rows.covers(wire, shim.algorithms, mechanism)
+                )
                 and shim.lacking(self.rows, None, mechanism) is None
                 for shim in registry.shims_of(wire)
             )
         return found
 
     def plan(
-        self, wire: str, algorithm: KeyAlgorithm | None, mechanism: Mechanism | None
+        self,
+        wire: str,
+        algorithm: KeyAlgorithm | None,
+        mechanism: Mechanism | None,
+        usage: KeyUsage | None,
     ) -> tuple[Capability | None, tuple[Shim, ...]]:
-        """Return the row that holds, and the shims that could do it."""
-        asked = wire, algorithm, mechanism
+        """Return the row that holds, and the shims that could do it, or would say why such a key cannot."""
+        asked = wire, algorithm, mechanism, usage
         found = self._plans.get(asked)
         if found is None:
             able = tuple(
@@ -472,5 +517,8 @@ class _Plans:
                 if (shim.algorithms is None or algorithm in shim.algorithms)
                 and not shim.lacking(self.rows, algorithm, mechanism)
             )
-            found = self._plans[asked] = self.rows.find(wire, algorithm, mechanism), able
+            native = _may_be_native(wire, algorithm, usage)
+            row = self.rows.find(wire, algorithm, mechanism) if native else None
+            fitting = tuple(shim for shim in able if _serves(usage, shim.usage))
+            found = self._plans[asked] = row, fitting or (able if row is None else ())
         return found

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from kmsplug_protocol import Capability, KeyAlgorithm, KeyUsage, Mechanism
+from kmsplug_protocol import Capability, KeyAlgorithm, KeyUsage, Mechanism, SignedForm
 from kmsplug_protocol.framing import MAX_INTEGER
 
 from ._kinds import algorithms_of
@@ -23,6 +23,7 @@ class Rows:
         for row in self.all:
             self._by_operation[row.operation] = (*self._by_operation.get(row.operation, ()), row)
         self._least: dict[str, int] = {}
+        self._only: dict[tuple[str, SignedForm], bool] = {}
         self._covered: dict[tuple[str, frozenset[KeyAlgorithm], Mechanism | None], bool] = {}
         self._lost = frozenset(row.operation for row in self._withdrawn)
 
@@ -97,6 +98,14 @@ class Rows:
                 (row.max_input_bytes or MAX_INTEGER for row in self.of(operation)), default=MAX_INTEGER
             )
             self._least[operation] = found
+        return found
+
+    def takes_only(self, operation: str, form: SignedForm) -> bool:
+        """Tell whether there are rows of a signing operation that take this form only."""
+        asked = operation, form
+        found = self._only.get(asked)
+        if found is None:
+            found = self._only[asked] = any(row.signs is form for row in self.of(operation))
         return found
 
     def algorithms(self) -> frozenset[KeyAlgorithm]:

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from kmsplug_protocol import AssociatedData, Capability, Key, KeyUsage, Mechanism, Secret, untrusted
+from kmsplug_protocol import (
+    AssociatedData,
+    Capability,
+    Key,
+    KeyUsage,
+    Mechanism,
+    Secret,
+    SignedForm,
+    untrusted,
+)
 
 from ._evidence import Evidence
 from ._kinds import ASYMMETRIC, HMAC_BYTES
@@ -242,6 +251,7 @@ class Trials:
         given: list[dict[str, bytes]] = [{"message": message}]
         if name is not None:
             given.append({"digest": hashlib.new(name, message).digest()})
+        given = [each for each in given if row.signs is None or row.signs in each]
         checks, seen = self._rows().find("crypto.verify", used.key.algorithm, row.mechanism), None
         for each in given:
             with self._trying(row):
@@ -251,9 +261,10 @@ class Trials:
             if checks is not None:
                 with self._trying(*((row,) if seen is None else ()), checks):
                     for text, expected in ((message, True), (message + b".", False)):
-                        answer = self._ask(
-                            "crypto.verify", **used.by(checks), message=text, signature=signature
-                        )
+                        shown = {"message": text}
+                        if name is not None and checks.signs is SignedForm.DIGEST:
+                            shown = {"digest": hashlib.new(name, text).digest()}
+                        answer = self._ask("crypto.verify", **used.by(checks), **shown, signature=signature)
                         _demand(answer.valid is expected, "it does not tell good from bad")
         if seen or checks is not None:
             self._held(used.how, row, *(() if checks is None else (checks,)))

@@ -54,8 +54,10 @@ from .types import (
     Model,
     Origin,
     Params,
+    Probe,
     Protection,
     Result,
+    SignedForm,
     Vendor,
 )
 from .untrusted import untrusted
@@ -208,6 +210,7 @@ __all__ = [
     "Peer",
     "PingParams",
     "PingResult",
+    "Probe",
     "Protection",
     "ProvisionParams",
     "RandomParams",
@@ -228,6 +231,7 @@ __all__ = [
     "ShutdownResult",
     "SignParams",
     "SignResult",
+    "SignedForm",
     "TagKeyParams",
     "TransformAccessParams",
     "TransformAccessResult",

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from .types import AssociatedData, KeyAlgorithm, KeyUsage, Mechanism, Model, Protection
+from .types import AssociatedData, KeyAlgorithm, KeyUsage, Mechanism, Model, Probe, Protection, SignedForm
 
 
 class Capability(Model):
@@ -42,6 +42,16 @@ class Capability(Model):
     )
     import_formats: tuple[str, ...] = Field(
         default=(), description="Wrapping algorithms accepted for import."
+    )
+    signs: SignedForm | None = Field(
+        default=None,
+        description="For sign and verify: the only form that is taken; absent: both, where the mechanism has "
+        "a hash.",
+    )
+    probed: Probe | None = Field(
+        default=None,
+        description="How the driver has tried the row on this keystore at `plugin.configure`; absent: it has "
+        "not.",
     )
     documented_only: bool = Field(
         default=False,

@@ -33,8 +33,10 @@ from .types import (
     Meta,
     Origin,
     Params,
+    Probe,
     Protection,
     Result,
+    SignedForm,
     Vendor,
 )
 
@@ -60,6 +62,8 @@ _ENUMS: Final[tuple[type[StrEnum], ...]] = (
     Protection,
     Enforcement,
     AssociatedData,
+    SignedForm,
+    Probe,
     HealthDepth,
     Nature,
     Outcome,

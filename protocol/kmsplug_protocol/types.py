@@ -125,6 +125,22 @@ class AssociatedData(StrEnum):
     MAP = "map"
 
 
+class Probe(StrEnum):
+    """How a driver has tried a capability row at ``plugin.configure``."""
+
+    KNOWN_ANSWER = "known_answer"
+    """What the provider answered was checked by something else that is known to be right."""
+    ROUND_TRIP = "round_trip"
+    """The provider opened or verified what it had made itself."""
+
+
+class SignedForm(StrEnum):
+    """What a signing operation takes."""
+
+    MESSAGE = "message"
+    DIGEST = "digest"
+
+
 class HealthDepth(StrEnum):
     """How much a health check may cost."""
 

@@ -19,7 +19,9 @@ from kmsplug_protocol import (
     KeyUsage,
     Mechanism,
     Operation,
+    Probe,
     Protection,
+    SignedForm,
 )
 from pydantic import BaseModel, ConfigDict
 
@@ -101,6 +103,8 @@ class CapabilityRow(TypedDict, total=False):
     protection: Protection
     deletion_window_days: tuple[int, int]
     import_formats: tuple[str, ...]
+    signs: SignedForm
+    probed: Probe
     documented_only: bool
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 from kmsplug_host import Host, KeyAlgorithm, Keystore, RowReport, RowStatus
+from kmsplug_host.doctor import Verdict, examine
 from kmsplug_host.errors import (
     ConfigurationError,
     KeyNotFound,
     PolicyDenied,
     UnsupportedOperation,
 )
+from kmsplug_host.serve._documents import document
+from kmsplug_host.serve._metrics import render
 from support.host import DRIVERS, logged
 
 KEPT = {
@@ -214,6 +217,9 @@ IMPOSSIBLE: dict[str, dict[str, Any]] = {
         "operation": "crypto.encrypt", "key_algorithm": "RSA_3072", "mechanism": "RSA_OAEP_SHA_1",
         "wrap_algorithm": "com.example/secret",
     },
+    "such keys sign whole messages": {
+        "operation": "crypto.sign", "key_algorithm": "ED25519", "mechanism": "ED25519", "signs": "digest",
+    },
     "no deletion window": {"operation": "key.schedule_deletion", "deletion_window_days": [30, 7]},
 }  # fmt: skip
 
@@ -230,6 +236,38 @@ def test_rows_that_cannot_be_true_are_withdrawn_before_anything_is_asked(tmp_pat
     assert len(found) == len(IMPOSSIBLE)
     for text in IMPOSSIBLE:
         assert sum(text in message for message in log.messages) == 2  # once for each configuration
+
+
+def test_what_a_driver_says_to_have_tried_is_told_as_its_own_word(tmp_path: Path) -> None:
+    tried = {"operation": "crypto.encrypt", "key_algorithm": "RSA_2048", "probed": "known_answer"}
+    with lying(tmp_path / "state", {"rows": [tried]}) as keystore:
+        (found,) = [each for each in keystore.rows() if each.row.probed is not None]
+
+    assert (found.status, found.reason) == (RowStatus.PROBED, "by the driver, known_answer")
+
+
+def test_doctor_and_the_status_name_what_was_withdrawn(tmp_path: Path) -> None:
+    config = tmp_path / "plugins.toml"
+    lies = json.dumps({"spoilt": {"crypto.random": "constant"}, "rows": [IMPOSSIBLE["no deletion window"]]})
+    config.write_text(
+        f"""[plugins.liar]
+command = ["{sys.executable}", "-I", "{DRIVERS / "liar.py"}"]
+isolation = "process"
+set_env = {{ LIES = '{lies}' }}
+"""
+    )
+
+    found = [each for each in examine(config) if each.check == "promises"]
+    with Host.open(config) as host:
+        host.keystore("liar").probe()
+        (keystore,) = document(host, {})["keystores"]
+        metrics = render(host.plugins(), host.stats(), {})
+
+    assert {each.verdict for each in found} == {Verdict.WRONG}
+    assert [each.text.partition(":")[0] for each in found] == ["crypto.random", "key.schedule_deletion"]
+    assert keystore["promises"]["withdrawn"] == 2
+    assert [each["promise"] for each in keystore["withdrawn"]] == ["crypto.random", "key.schedule_deletion"]
+    assert 'kmsplug_keystore_promises{keystore="liar",status="withdrawn"} 2' in metrics
 
 
 def test_a_method_that_is_promised_and_does_not_exist_is_withdrawn_by_the_first_call(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Shims over real driver processes: the mock with each capability removed in turn, and what is forbidden."""
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,6 +195,74 @@ def test_who_does_what_is_told_for_a_key_and_for_any() -> None:
         refused = keystore.can_do("crypto.mac")
     assert not refused
     assert "a MAC is never shimmed" in str(refused.reason)
+
+
+def test_it_goes_by_the_usage_of_a_key_and_not_by_its_kind_alone() -> None:
+    with mock(accept_public_key_wrap=True) as keystore:
+        signing = keystore.create_key("RSA_2048", usage="SIGN_VERIFY").key_id
+        ciphering = keystore.create_key("RSA_2048", usage="ENCRYPT_DECRYPT").key_id
+        agreeing = keystore.create_key("EC_P256", usage="KEY_AGREEMENT").key_id
+        who = {
+            (wire, name): keystore.can_do(wire, key).how
+            for wire in ("crypto.sign", "crypto.verify", "crypto.encrypt", "crypto.wrap_key", "crypto.derive")
+            for name, key in (("signing", signing), ("ciphering", ciphering), ("agreeing", agreeing))
+        }
+        refused = keystore.can_do("crypto.sign", ciphering)
+        wrapped = keystore.wrap_key(ciphering, b"k" * 32)
+
+        assert {pair for pair, how in who.items() if how == "native"} == {
+            ("crypto.sign", "signing"), ("crypto.verify", "signing"), ("crypto.encrypt", "ciphering"),
+            ("crypto.derive", "agreeing"),
+        }  # fmt: skip
+        assert {pair for pair, how in who.items() if how not in ("native", "no")} == {
+            ("crypto.wrap_key", "ciphering")
+        }
+        assert refused.reason == "the key is for ENCRYPT_DECRYPT"
+        assert wrapped.executed_by == who["crypto.wrap_key", "ciphering"] == "shim:wrap@1"
+        assert keystore.unwrap_key(ciphering, wrapped.wrapped_key).key == b"k" * 32
+        with pytest.raises(KeyUsageMismatch):
+            keystore.sign(ciphering, b"message")
+
+
+KINDS_THAT_HASH = [("EC_P256", None), ("RSA_2048", "SIGN_VERIFY")]
+
+
+@pytest.mark.parametrize(("kind", "usage"), KINDS_THAT_HASH)
+def test_a_provider_that_signs_digests_only_signs_messages_by_a_shim(kind: str, usage: str | None) -> None:
+    message = b"message" * 100
+    with mock(gap("crypto.sign", "crypto.verify", signs="digest")) as keystore:
+        key = keystore.create_key(kind, usage=usage).key_id
+        signed = keystore.sign(key, message)
+        digest = hashlib.sha256(message).digest()
+        by_digest = keystore.sign(key, digest=digest)
+
+        assert (signed.executed_by, by_digest.executed_by) == ("shim:digest@1", "native")
+        for made in (signed, by_digest):
+            assert keystore.verify(key, message, made.signature).valid
+            assert keystore.verify(key, digest=digest, signature=made.signature).valid
+            assert not keystore.verify(key, message + b".", made.signature).valid
+        assert keystore.verify(key, message, signed.signature).executed_by == "shim:digest@1"
+        whole = keystore.sign(keystore.create_key("ED25519").key_id, message)  # which has no digest
+        assert whole.executed_by == "native"
+
+
+@pytest.mark.parametrize(("kind", "usage"), KINDS_THAT_HASH)
+def test_a_provider_that_signs_messages_only_never_signs_a_digest(kind: str, usage: str | None) -> None:
+    message = b"message"
+    digest = hashlib.sha256(message).digest()
+    with mock(gap("crypto.sign", "crypto.verify", signs="message")) as keystore:
+        key = keystore.create_key(kind, usage=usage).key_id
+        signed = keystore.sign(key, message)
+
+        with pytest.raises(UnsupportedOperation, match="hashed again") as refused:
+            keystore.sign(key, digest=digest)
+        verified = keystore.verify(key, digest=digest, signature=signed.signature)
+        other = keystore.verify(key, digest=bytes(32), signature=signed.signature)
+
+    assert signed.executed_by == "native"
+    assert "give the message" in str(refused.value.hint)
+    assert (verified.valid, verified.executed_by) == (True, "shim:verify@1")
+    assert not other.valid
 
 
 def test_a_promise_to_bind_that_is_not_kept_is_withdrawn() -> None:

@@ -181,8 +181,7 @@ class _Portable:
                     keystore.decrypt(made.ciphertext, key_id=other.key_id, format="raw")
             self._bound(key)
             reopen += self._enveloped(key)
-        with suppress(KeyUsageMismatch):  # rows tell no usages: keys may have to be made for wrapping
-            reopen += self._wrapping(key, other)
+        reopen += self._wrapping(key, other)
         self._data_keys(key)
         if made is not None:
             self._reencrypting(key, other, made.ciphertext)

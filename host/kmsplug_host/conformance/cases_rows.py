@@ -118,7 +118,7 @@ def deletion_window(bench: Bench) -> None:
         check(0 <= least <= most <= 3650, f"{_told(row)} declares {least} to {most} days")  # noqa: PLR2004
 
 
-@ROWS.case("steady", "3.2-3 3.2-4 3.3-6", hint="what depends on settings is told by plugin.configure")
+@ROWS.case("steady", "3.2-3 3.2-4 3.3-6 5.1-5", hint="what depends on settings is told by plugin.configure")
 def steady(bench: Bench) -> None:
     """Two processes declare the same before they have settings, and the same with the same settings."""
     with bench.initialized() as session:
@@ -128,3 +128,5 @@ def steady(bench: Bench) -> None:
     for name in ("protocol_version", "driver", "config_schema", "capabilities"):
         check(getattr(hello, name) == getattr(bench.hello, name), f"another process declares another {name}")
     check(again == bench.opened.capabilities, "the same settings lead to other rows the second time")
+    early = [row for row in bench.hello.capabilities if row.probed is not None]
+    check(not early, "rows are said to be probed before there are settings")

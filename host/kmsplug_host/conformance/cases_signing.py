@@ -3,7 +3,7 @@
 import base64
 from typing import Any, Final
 
-from kmsplug_protocol import Mechanism, jsonrpc
+from kmsplug_protocol import Mechanism, SignedForm, jsonrpc
 
 from . import reference
 from .bench import Bench
@@ -123,7 +123,7 @@ def _takes_no_empty_message(use: Use, answer: Answer) -> bool:
     return True
 
 
-@SIGNING.case("digest", "4.4-4 4.1-1", _SIGNS, hint="do not hash a digest again")
+@SIGNING.case("digest", "4.4-4 4.1-1 5.4-3", _SIGNS, hint="do not hash a digest again")
 def digest(bench: Bench) -> None:
     """A digest may stand for its message with RSA and ECDSA; never both, never of another length."""
     message = b"a message"
@@ -138,6 +138,11 @@ def digest(bench: Bench) -> None:
         if hashed is None:
             answer = bench.session.call("crypto.sign", {**how, "digest": bytes(32)})
             answer.refused("INVALID_ARGUMENT", "UNSUPPORTED_OPERATION", number=_EITHER)
+            continue
+        if use.row.signs is not None:
+            other = {"digest": hashed} if use.row.signs is SignedForm.MESSAGE else {"message": message}
+            bench.session.call("crypto.sign", {**how, **other}).refused("UNSUPPORTED_OPERATION")
+        if SignedForm.MESSAGE in (use.row.signs, use.opening.signs):
             continue
         signed = bench.session.call("crypto.sign", {**how, "digest": hashed}).granted()
         use.require_open(bench.session, key_id, Made(message, {}, signed))
@@ -159,7 +164,7 @@ def wrong_digest(bench: Bench) -> None:
         made = use.make(bench.session, key_id, b"a message")
         mechanism = Mechanism(made.result["mechanism"])
         other = reference.digest(mechanism, b"a messagf")
-        if other is None:
+        if other is None or use.opening.signs is SignedForm.MESSAGE:
             continue
         body = {"key_id": key_id, "mechanism": mechanism, "signature": made.result["signature"]}
         found = bench.session.ask("crypto.verify", {**body, "digest": other})
@@ -208,7 +213,7 @@ def concurrent(bench: Bench) -> None:
     texts = {f"s{number}": f"message {number}".encode() for number in range(24)}
     body = {"key_id": key_id, **how}
     session.send(
-        b"".join(session.frame("crypto.sign", {**body, "message": text}, i) for i, text in texts.items())
+        b"".join(session.frame("crypto.sign", {**body, **use.given(text)}, i) for i, text in texts.items())
     )
     answers = [session.next("crypto.sign") for _ in texts]
     check(sorted(answer.id for answer in answers) == sorted(texts), "not every request was answered once")

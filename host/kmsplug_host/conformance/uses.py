@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, KeyUsage
+from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, KeyUsage, SignedForm
 
+from . import reference
 from .bench import Bench
 from .capabilities import Capabilities, Target
 from .case import Need
@@ -66,6 +67,7 @@ class Use:
 
     shape: _Shape
     target: Target
+    opening: Capability
 
     @property
     def row(self) -> Capability:
@@ -84,7 +86,7 @@ class Use:
 
     def try_make(self, session: Session, key_id: str, given: bytes = SAMPLE, **params: Any) -> Answer:
         """Make something, and see."""
-        body = {"key_id": key_id, self.shape.given: given, **self._how(), **params}
+        body = {"key_id": key_id, **self.given(given), **self._how(), **params}
         return session.call(self.shape.makes, body)
 
     def make(self, session: Session, key_id: str, given: bytes = SAMPLE, **params: Any) -> Made:
@@ -98,7 +100,7 @@ class Use:
         """Open something, and see."""
         body = {"key_id": key_id, self.shape.made: made.result[self.shape.made], **self._how(), **made.params}
         if self.shape.verifies:
-            body[self.shape.given] = made.given
+            body |= _in_form(self.opening, self.shape.given, made.given)
         return session.call(self.shape.opens, {**body, **params})
 
     def require_open(self, session: Session, key_id: str, made: Made, **params: Any) -> Mapping[str, Any]:
@@ -111,6 +113,10 @@ class Use:
             raise Failed(f"{self.target}: what comes back is not what was put in")
         return raw
 
+    def given(self, given: bytes) -> dict[str, bytes]:
+        """Return the member that goes in, in the form that the row takes."""
+        return _in_form(self.row, self.shape.given, given)
+
     def _how(self) -> dict[str, Any]:
         return {} if self.target.mechanism is None else {"mechanism": self.target.mechanism}
 
@@ -118,13 +124,21 @@ class Use:
         return str(self.target)
 
 
+def _in_form(row: Capability, name: str, given: bytes) -> dict[str, bytes]:
+    if row.signs is SignedForm.DIGEST and row.mechanism is not None:
+        hashed = reference.digest(row.mechanism, given)
+        if hashed is not None:
+            return {"digest": hashed}
+    return {name: given}
+
+
 def uses(found: Capabilities) -> list[Use]:
     """Return every pair that a driver promises on keys that it can make."""
     return [
-        Use(shape, target)
+        Use(shape, target, opening)
         for shape in _SHAPES
         for target in found.targets(shape.makes)
-        if found.row_for(shape.opens, target) is not None
+        if (opening := found.row_for(shape.opens, target)) is not None
     ]
 
 

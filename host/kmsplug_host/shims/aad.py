@@ -6,7 +6,7 @@ ciphertext they would look bound and not be. So the request is refused, and told
 
 from typing import Any, Final, NoReturn
 
-from kmsplug_protocol import AssociatedData, Capability, EncryptParams, KeyAlgorithm, Mechanism
+from kmsplug_protocol import AssociatedData, Capability, EncryptParams, KeyAlgorithm, KeyUsage, Mechanism
 
 from kmsplug_host._deadline import Deadline
 from kmsplug_host._kinds import CIPHERS
@@ -44,6 +44,7 @@ SHIM: Final = Shim(
     name="aad",
     operations=("crypto.encrypt",),
     algorithms=CIPHERS,
+    usage=KeyUsage.ENCRYPT_DECRYPT,
     needs="the envelope",
     guarantees="associated data are bound by the envelope's authenticated encryption, or refused",
     costs="there is no raw ciphertext with associated data",

@@ -11,6 +11,7 @@ from kmsplug_protocol import (
     GenerateDataKeyParams,
     GenerateDataKeyResult,
     KeyAlgorithm,
+    KeyUsage,
     Mechanism,
     Secret,
 )
@@ -65,6 +66,7 @@ SHIM: Final = Shim(
     name="datakey",
     operations=("crypto.generate_data_key",),
     algorithms=CIPHERS,
+    usage=KeyUsage.ENCRYPT_DECRYPT,
     needs="crypto.encrypt with a wrap algorithm of docs/envelope.md",
     guarantees="bytes of the host's generator, encrypted as crypto.encrypt does; the version is told",
     costs="the data key exists in the host also where only its encrypted form was asked for",

@@ -1,17 +1,31 @@
-"""Shim ``digest@1``: long messages are hashed in the host, and the provider signs the digest. RSA and ECDSA.
+"""Shim ``digest@1``: messages are hashed in the host, and the provider signs the digest. RSA and ECDSA only.
 
-Ed25519, HMAC and ML-DSA are no prehashed forms of themselves: a digest would be another signature. The
-reverse, signing a digest with a provider that takes messages only, no host can do.
+Where a message is too long for the provider, or where the provider takes digests only. Ed25519, HMAC and
+ML-DSA are no prehashed forms of themselves: a digest would be another signature.
+
+The reverse, a digest for a provider that takes messages only, cannot be signed: the provider hashes whatever
+it is given, so that the signature would be one of the digest as a message, and nothing turns a digest back
+into its message. It is refused with that reason. To verify one, `verify` does it with the public key.
 """
 
 import hashlib
 from typing import Any, Final
 
-from kmsplug_protocol import DEFAULT_FRAME_BYTES, Capability, KeyAlgorithm, Mechanism, Result, VerifyParams
+from kmsplug_protocol import (
+    DEFAULT_FRAME_BYTES,
+    Capability,
+    KeyAlgorithm,
+    KeyUsage,
+    Mechanism,
+    Result,
+    SignedForm,
+    VerifyParams,
+)
 
 from kmsplug_host._deadline import Deadline
 from kmsplug_host._kinds import EC, RSA
 from kmsplug_host._rows import Rows
+from kmsplug_host.errors import UnsupportedOperation
 
 from . import signatures
 from .shim import Provider, Shim
@@ -31,7 +45,10 @@ def _lacking(rows: Rows, algorithm: KeyAlgorithm | None, mechanism: Mechanism | 
 
 def _matters(rows: Rows, params: Any) -> bool:
     wire = _operation(params)
-    return params.message is not None and len(params.message) > min(rows.least_input(wire), _FITS_A_FRAME)
+    if params.message is None:
+        return rows.takes_only(wire, SignedForm.MESSAGE)
+    too_long = len(params.message) > min(rows.least_input(wire), _FITS_A_FRAME)
+    return too_long or rows.takes_only(wire, SignedForm.DIGEST)
 
 
 def _operation(params: Any) -> str:
@@ -39,9 +56,14 @@ def _operation(params: Any) -> str:
 
 
 def _takes_over(row: Capability, params: Any) -> bool:
-    if params.message is None or (row.mechanism is not None and not signatures.hash_name(row.mechanism)):
+    if row.mechanism is not None and not signatures.hash_name(row.mechanism):
         return False
-    return len(params.message) > min(row.max_input_bytes or _FITS_A_FRAME, _FITS_A_FRAME)
+    if row.signs is SignedForm.MESSAGE:
+        return params.message is None  # to be refused
+    if params.message is None:
+        return False
+    too_long = len(params.message) > min(row.max_input_bytes or _FITS_A_FRAME, _FITS_A_FRAME)
+    return too_long or row.signs is SignedForm.DIGEST
 
 
 def _run(provider: Provider, params: Any, deadline: Deadline) -> Result:
@@ -49,6 +71,12 @@ def _run(provider: Provider, params: Any, deadline: Deadline) -> Result:
     key = provider.describe(params.key_id, deadline)
     row = provider.rows.find(wire, key.algorithm, params.mechanism)
     assert row is not None  # noqa: S101 - it was taken over
+    if params.message is None:
+        raise UnsupportedOperation(
+            "this keystore takes whole messages with such keys, and hashes them itself: a digest would be "
+            "hashed again, and nothing turns it back into its message",
+            hint="give the message, or use a keystore whose provider signs digests",
+        )
     mechanism = params.mechanism or row.mechanism or signatures.default_mechanism(key.algorithm)
     name = None if mechanism is None else signatures.hash_name(mechanism)
     members = {field: getattr(params, field) for field in type(params).model_fields if field != "meta"}
@@ -63,8 +91,9 @@ SHIM: Final = Shim(
     name="digest",
     operations=("crypto.sign", "crypto.verify"),
     algorithms=RSA | EC,
+    usage=KeyUsage.SIGN_VERIFY,
     needs="crypto.sign that takes a digest",
-    guarantees="the same signature as of the whole message",
+    guarantees="the same signature as of the whole message; a digest is never signed as if it were one",
     costs="the provider does not see the message",
     run=_run,
     lacking=_lacking,

@@ -28,6 +28,7 @@ SHIM: Final = Shim(
     name="random",
     operations=("crypto.random",),
     algorithms=None,
+    usage=None,
     needs="nothing",
     guarantees="bytes of the operating system's generator",
     costs='not the provider\'s generator: refused where the caller says source="keystore"',

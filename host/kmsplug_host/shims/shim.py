@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from kmsplug_protocol import Capability, Key, KeyAlgorithm, Mechanism, Result
+from kmsplug_protocol import Capability, Key, KeyAlgorithm, KeyUsage, Mechanism, Result
 
 from kmsplug_host._deadline import Deadline
 from kmsplug_host._evidence import Evidence
@@ -59,6 +59,7 @@ class Shim:
         name: As in ``shim:NAME@VERSION`` and in ``shims = [...]`` of a keystore.
         operations: What it can do, by wire name.
         algorithms: Of the keys that it can do it with; None: no key is involved.
+        usage: What such a key has to be for; None: no key is involved.
         needs: What it is made of, in one sentence.
         guarantees: What holds for its results.
         costs: What it takes, and what it gives up.
@@ -72,6 +73,7 @@ class Shim:
     name: str
     operations: tuple[str, ...]
     algorithms: frozenset[KeyAlgorithm] | None
+    usage: KeyUsage | None
     needs: str
     guarantees: str
     costs: str

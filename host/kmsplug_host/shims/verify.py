@@ -10,11 +10,13 @@ from collections import OrderedDict
 from typing import Final
 
 from kmsplug_protocol import (
+    Capability,
     Key,
     KeyAlgorithm,
     KeyState,
     KeyUsage,
     Mechanism,
+    SignedForm,
     VerifyParams,
     VerifyResult,
 )
@@ -98,6 +100,15 @@ def _lacking(rows: Rows, algorithm: KeyAlgorithm | None, mechanism: Mechanism | 
         if rows.find(operation, algorithm) is None:
             return f"needs {operation} for such keys"
     return None
+
+
+def _matters(rows: Rows, params: VerifyParams) -> bool:
+    return params.digest is not None and rows.takes_only("crypto.verify", SignedForm.MESSAGE)
+
+
+def _takes_over(row: Capability, params: VerifyParams) -> bool:
+    """Whether the provider takes messages only, and this is a digest, which serves here as well."""
+    return params.digest is not None and row.signs is SignedForm.MESSAGE
 
 
 def _run(provider: Provider, params: VerifyParams, deadline: Deadline) -> VerifyResult:
@@ -213,9 +224,12 @@ SHIM: Final = Shim(
     name="verify",
     operations=("crypto.verify",),
     algorithms=signatures.SIGNERS,
+    usage=KeyUsage.SIGN_VERIFY,
     needs="key.get and key.get_public_key",
     guarantees="the layouts of SPEC.md 4.4 exactly; the public key is pinned, the state at most 5 s old",
     costs="the verdict is the host's: the provider's log does not show it",
     run=_run,
     lacking=_lacking,
+    matters=_matters,
+    takes_over=_takes_over,
 )

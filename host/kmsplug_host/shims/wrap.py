@@ -154,6 +154,7 @@ SHIM: Final = Shim(
     name="wrap",
     operations=("crypto.wrap_key", "crypto.unwrap_key"),
     algorithms=CIPHERS,
+    usage=KeyUsage.ENCRYPT_DECRYPT,
     needs="crypto.encrypt and crypto.decrypt that authenticate associated data, or RSA-OAEP",
     guarantees="a wrapped key opens only as one, under the same key of the same keystore",
     costs="only this library unwraps it; anybody can wrap to an RSA key",

@@ -72,6 +72,8 @@ def _narrowed(row: Capability, gaps: tuple[Gap, ...]) -> Capability | None:
             update["associated_data"] = gap.associated_data
         if gap.max_input_bytes is not None and gap.max_input_bytes < (row.max_input_bytes or 2**53):
             update["max_input_bytes"] = gap.max_input_bytes
+        if gap.signs is not None and "_SHA_" in (row.mechanism or ""):  # others have no digest
+            update["signs"] = gap.signs
         row = row.model_copy(update=update)
     return row
 
@@ -94,6 +96,10 @@ def _check(row: Capability, request: Any) -> None:
     if bound and row.associated_data is AssociatedData.NONE:
         raise DriverError(
             ErrorCode.UNSUPPORTED_OPERATION, f"{row.operation} authenticates no associated data here"
+        )
+    if row.signs is not None and getattr(request, row.signs) is None:
+        raise DriverError(
+            ErrorCode.UNSUPPORTED_OPERATION, f"{row.operation} takes a {row.signs} only here", path=row.signs
         )
     if row.max_input_bytes is not None and row.operation in INPUTS:
         given = getattr(request, INPUTS[row.operation])

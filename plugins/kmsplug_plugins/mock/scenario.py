@@ -18,6 +18,7 @@ from kmsplug_protocol import (
     KeyState,
     Mechanism,
     Outcome,
+    SignedForm,
 )
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,6 +32,7 @@ INPUTS: Final = {
 """Where the size of an operation's input can be seen before it is made."""
 
 _NAMES: Final = (*(operation.wire for operation in KEYSTORE_API), HEALTH)
+_SIGNING: Final = frozenset({"crypto.sign", "crypto.verify"})
 _P99: Final = NormalDist().inv_cdf(0.99)
 _MAX_MS: Final = 3_600_000
 
@@ -203,7 +205,7 @@ Rule = Annotated[
 
 
 class Gap(_Table):
-    """Something that the provider lacks. With neither limit nor associated_data: the whole capability."""
+    """Something that the provider lacks. Where it says nothing of what is left: the whole capability."""
 
     operations: tuple[str, ...] = Field(min_length=1, description="As in a rule.")
     key_algorithm: KeyAlgorithm | None = Field(default=None, description="On these keys; absent: on all.")
@@ -212,18 +214,21 @@ class Gap(_Table):
         default=None, description="`none`: it works, but authenticates no associated data."
     )
     max_input_bytes: int | None = Field(default=None, ge=1, description="It works, up to so many bytes.")
+    signs: SignedForm | None = Field(default=None, description="It works, with this form only.")
 
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         names = _check_operations(self.operations)
         if self.max_input_bytes is not None and not set(names) <= INPUTS.keys():
             raise ValueError(f"max_input_bytes limits {', '.join(INPUTS)}")
+        if self.signs is not None and not set(names) <= _SIGNING:
+            raise ValueError(f"signs narrows {', '.join(sorted(_SIGNING))}")
         return self
 
     @property
     def total(self) -> bool:
         """Whether nothing is left of the capability."""
-        return self.associated_data is None and self.max_input_bytes is None
+        return self.associated_data is None and self.max_input_bytes is None and self.signs is None
 
     def concerns(self, operation: str, algorithm: KeyAlgorithm | None, mechanism: Mechanism | None) -> bool:
         """Tell whether a capability is one of those that it takes away or narrows."""

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem,
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism
+from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism, Probe
 
 from . import _use
 from ._client import Attribute, KeyType, Object, ObjectClass, PKCS11Error, Session
@@ -55,23 +56,45 @@ class WrongAnswerError(Exception):
     """The token answered, and what it answered is not right."""
 
 
-def refusal(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:
-    """Try one mechanism on one kind of key, and return why it cannot be offered; None: it works.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of trying a mechanism.
+
+    Attributes:
+        refusal: Why it cannot be offered; None: it works.
+        probe: How that was seen, where it works.
+    """
+
+    refusal: str | None = None
+    probe: Probe | None = None
+
+
+def tried(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> Verdict:
+    """Try one mechanism on one kind of key.
 
     Raises:
         PKCS11Error: The token cannot do anything now.
     """
     try:
-        _TRIALS[mechanism](session, kind, mechanism, profile)
+        return Verdict(probe=_TRIALS[mechanism](session, kind, mechanism, profile))
     except PKCS11Error as error:
         if name_of(error) in NOT_NOW:
             raise
-        return f"the token answers {name_of(error)}"
+        return Verdict(f"the token answers {name_of(error)}")
     except WrongAnswerError as error:
-        return str(error)
+        return Verdict(str(error))
     except (_use.UnfitError, InvalidSignature, InvalidTag, ValueError, AttributeError):
-        return "the token's answer is not that of the standard"
-    return None
+        return Verdict("the token's answer is not that of the standard")
+
+
+def shows(kind: Kind, operation: str) -> bool:
+    """Tell whether a trial says something about an operation.
+
+    Of RSA only the public side is tried, and keys of one size.
+    """
+    if kind.key_type is not KeyType.RSA:
+        return True
+    return kind.size == (_P * _Q).bit_length() and operation in ("crypto.encrypt", "crypto.verify")
 
 
 def unwraps(session: Session) -> bool:
@@ -114,7 +137,7 @@ def _private_template() -> dict[Attribute, Any]:
     }
 
 
-def _gcm(session: Session, kind: Kind, _mechanism: Mechanism, profile: Profile) -> None:
+def _gcm(session: Session, kind: Kind, _mechanism: Mechanism, profile: Profile) -> Probe:
     value = os.urandom((kind.size or 0) // 8)
     key, known = _secret(session, kind, value, profile)
     sealed = _use.gcm_encrypt(profile, key, _MESSAGE, _BOUND)
@@ -125,11 +148,11 @@ def _gcm(session: Session, kind: Kind, _mechanism: Mechanism, profile: Profile) 
     try:
         _use.gcm_decrypt(profile, key, sealed, b"another")
     except PKCS11Error:
-        return
+        return Probe.KNOWN_ANSWER if known else Probe.ROUND_TRIP
     raise WrongAnswerError("the token does not authenticate associated data")
 
 
-def _key_wrap(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> None:
+def _key_wrap(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> Probe:
     value, material = os.urandom(32), os.urandom(32)
     key, known = _secret(session, kind, value, profile)
     ckm = _use.needed(mechanism, profile)
@@ -140,9 +163,10 @@ def _key_wrap(session: Session, kind: Kind, mechanism: Mechanism, profile: Profi
     if known:
         wrap = keywrap.aes_key_wrap_with_padding if mechanism is _M.AES_256_KWP else keywrap.aes_key_wrap
         _require(wrap(value, material) == wrapped)
+    return Probe.KNOWN_ANSWER if known else Probe.ROUND_TRIP
 
 
-def _hmac(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> None:
+def _hmac(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> Probe:
     value = os.urandom((kind.size or 0) // 8)
     key, known = _secret(session, kind, value, profile)
     code = _use.mac(key, mechanism, _MESSAGE)
@@ -151,18 +175,20 @@ def _hmac(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) 
         _require(hmac.compare_digest(hmac.digest(value, _MESSAGE, name), code))
     _require(_use.verify_mac(key, mechanism, _MESSAGE, code))
     _require(not _use.verify_mac(key, mechanism, _MESSAGE, bytes([code[0] ^ 1]) + code[1:]))
+    return Probe.KNOWN_ANSWER if known else Probe.ROUND_TRIP
 
 
-def _oaep(session: Session, _kind: Kind, mechanism: Mechanism, _profile: Profile) -> None:
+def _oaep(session: Session, _kind: Kind, mechanism: Mechanism, _profile: Profile) -> Probe:
     public = _rsa_public(session, Attribute.ENCRYPT)
     chosen = hashes.SHA1() if mechanism is _M.RSA_OAEP_SHA_1 else hashes.SHA256()  # noqa: S303 - what OAEP is named by
     opened = _rsa_private().decrypt(
         _use.oaep_encrypt(public, mechanism, _MESSAGE), padding.OAEP(padding.MGF1(chosen), chosen, None)
     )
     _require(opened == _MESSAGE)
+    return Probe.KNOWN_ANSWER
 
 
-def _rsa_signature(session: Session, _kind: Kind, mechanism: Mechanism, _profile: Profile) -> None:
+def _rsa_signature(session: Session, _kind: Kind, mechanism: Mechanism, _profile: Profile) -> Probe:
     public = _rsa_public(session, Attribute.VERIFY)
     length = _use.hash_bytes(mechanism) or 0
     chosen: Any = {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}[length]
@@ -174,9 +200,10 @@ def _rsa_signature(session: Session, _kind: Kind, mechanism: Mechanism, _profile
     for text, expected in ((_MESSAGE, True), (_BOUND, False)):
         found = _use.verify(public, mechanism, text, signature, hashed=False, order_bytes=0)
         _require(found is expected)
+    return Probe.KNOWN_ANSWER
 
 
-def _ecdsa(session: Session, kind: Kind, mechanism: Mechanism, _profile: Profile) -> None:
+def _ecdsa(session: Session, kind: Kind, mechanism: Mechanism, _profile: Profile) -> Probe:
     private, public = make(session, kind, b"", "", curve=kind.curve, store=False)
     signature = _use.sign(private, mechanism, _MESSAGE, hashed=False)
     chosen: Any = {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}[
@@ -190,9 +217,10 @@ def _ecdsa(session: Session, kind: Kind, mechanism: Mechanism, _profile: Profile
     for text, expected in ((_MESSAGE, True), (_BOUND, False)):
         found = _use.verify(public, mechanism, text, signature, hashed=False, order_bytes=order_bytes)
         _require(found is expected)
+    return Probe.KNOWN_ANSWER
 
 
-def _ed25519(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> None:
+def _ed25519(session: Session, kind: Kind, mechanism: Mechanism, profile: Profile) -> Probe:
     private, public = make(session, kind, b"", "", curve=edwards_params(profile), store=False)
     signature = _use.sign(private, mechanism, _MESSAGE, hashed=False)
     point = _use.public_point(_there(public), kind.key_type)
@@ -200,30 +228,35 @@ def _ed25519(session: Session, kind: Kind, mechanism: Mechanism, profile: Profil
     for text, expected in ((_MESSAGE, True), (_BOUND, False)):
         found = _use.verify(public, mechanism, text, signature, hashed=False, order_bytes=0)
         _require(found is expected)
+    return Probe.KNOWN_ANSWER
 
 
-def _ml_dsa(session: Session, kind: Kind, mechanism: Mechanism, _profile: Profile) -> None:
+def _ml_dsa(session: Session, kind: Kind, mechanism: Mechanism, _profile: Profile) -> Probe:
     private, public = make(session, kind, b"", "", curve=None, store=False)
     signature = _use.sign(private, mechanism, _MESSAGE, hashed=False)
-    point = _use.public_point(_there(public), kind.key_type)
+    point, probe = _use.public_point(_there(public), kind.key_type), Probe.ROUND_TRIP
     with suppress(UnsupportedAlgorithm):  # by the library that is known to be right, where it is an old one
         mldsa.MLDSA65PublicKey.from_public_bytes(point).verify(signature, _MESSAGE)
+        probe = Probe.KNOWN_ANSWER
     for text, expected in ((_MESSAGE, True), (_BOUND, False)):
         found = _use.verify(public, mechanism, text, signature, hashed=False, order_bytes=0)
         _require(found is expected)
+    return probe
 
 
-def _ml_kem(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profile) -> None:
+def _ml_kem(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profile) -> Probe:
     private, public = make(session, kind, b"", "", curve=None, store=False)
     secret, encapsulation = _use.encapsulate(public)
     _require(_use.decapsulate(private, encapsulation) == secret)
-    point = _use.public_point(_there(public), kind.key_type)
+    point, probe = _use.public_point(_there(public), kind.key_type), Probe.ROUND_TRIP
     with suppress(UnsupportedAlgorithm):  # as above
         expected, encapsulation = mlkem.MLKEM768PublicKey.from_public_bytes(point).encapsulate()
         _require(hmac.compare_digest(_use.decapsulate(private, encapsulation), expected))
+        probe = Probe.KNOWN_ANSWER
+    return probe
 
 
-def _ecdh(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profile) -> None:
+def _ecdh(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profile) -> Probe:
     private, public = make(session, kind, b"", "", curve=kind.curve, store=False)
     peer = ec.generate_private_key(_curve(kind))
     point = peer.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
@@ -232,9 +265,10 @@ def _ecdh(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profile
     )
     expected = peer.exchange(ec.ECDH(), ours)
     _require(hmac.compare_digest(_use.derive(private, point, ORDER_BYTES[kind.algorithm]), expected))
+    return Probe.KNOWN_ANSWER
 
 
-_Trial = Callable[[Session, Kind, Mechanism, Profile], None]
+_Trial = Callable[[Session, Kind, Mechanism, Profile], Probe]
 
 _TRIALS: Final[Mapping[Mechanism, _Trial]] = {
     _M.AES_128_GCM: _gcm,

@@ -14,6 +14,7 @@ from kmsplug_protocol import (
     KeyAlgorithm,
     KeyUsage,
     Mechanism,
+    Probe,
     Protection,
 )
 from kmsplug_sdk import DriverError, provides
@@ -23,6 +24,7 @@ from . import _destroying, _known_answers, _use
 from ._client import Ckm, KeyType, PKCS11Error, Session, Slot, SlotFlag, Token, TokenFlag
 from ._errors import NOT_NOW, name_of
 from ._kinds import KINDS, Kind, mechanisms
+from ._known_answers import Verdict
 from ._profiles import UNKNOWN, Profile
 
 _log: Final = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class Offer:
         destroys: Whether what it made can be destroyed.
         import_formats: How material may be wrapped that comes from outside, the default first.
         reasons: Why a mechanism of a kind is not offered.
+        probes: How it was seen that one works.
     """
 
     profile: Profile
@@ -70,6 +73,7 @@ class Offer:
     destroys: bool = True
     import_formats: tuple[str, ...] = (Mechanism.RSA_OAEP_SHA_256,)
     reasons: Mapping[tuple[Kind, Mechanism], str] = field(default_factory=dict)
+    probes: Mapping[tuple[Kind, Mechanism], Probe] = field(default_factory=dict)
 
     def rows(self) -> dict[str, list[CapabilityRow]]:
         """Return the capability rows of each operation."""
@@ -92,7 +96,8 @@ class Offer:
                     found["key.get_public_key"].append(public)
             for operation in _BY_USAGE[kind.usage]:
                 found.setdefault(operation, []).extend(
-                    {**self._row(kind, mechanism), **where} for mechanism in offered
+                    {**self._row(kind, mechanism), **where, **self._probed(operation, kind, mechanism)}
+                    for mechanism in offered
                 )
         if self.destroys:
             found["key.purge"] = [{}]
@@ -162,6 +167,10 @@ class Offer:
                 row["wrap_algorithm"] = name
         return row
 
+    def _probed(self, operation: str, kind: Kind, mechanism: Mechanism) -> CapabilityRow:
+        probe = self.probes.get((kind, mechanism))
+        return {} if probe is None or not _known_answers.shows(kind, operation) else {"probed": probe}
+
     def _name_in_envelopes(self, mechanism: Mechanism) -> str | None:
         match mechanism:
             case Mechanism.AES_256_GCM:
@@ -208,7 +217,8 @@ def offer_of(token: Token, profile: Profile, allowed: Collection[KeyAlgorithm] |
     listed: set[Any] = set(slot.get_mechanisms())
     kinds: dict[Kind, tuple[Mechanism, ...]] = {}
     reasons: dict[tuple[Kind, Mechanism], str] = {}
-    tried: dict[tuple[Mechanism, bytes | None], str | None] = {}
+    probes: dict[tuple[Kind, Mechanism], Probe] = {}
+    tried: dict[tuple[Mechanism, bytes | None], Verdict] = {}
     for kind in KINDS:
         works = []
         for mechanism in mechanisms(kind):
@@ -219,7 +229,9 @@ def offer_of(token: Token, profile: Profile, allowed: Collection[KeyAlgorithm] |
                 case = mechanism, kind.curve
                 if case not in tried:
                     tried[case] = _tried(token, kind, mechanism, profile)
-                reason = tried[case]
+                reason, probe = tried[case].refusal, tried[case].probe
+                if probe is not None:
+                    probes[kind, mechanism] = probe
             if reason is None:
                 works.append(mechanism)
             else:
@@ -234,6 +246,7 @@ def offer_of(token: Token, profile: Profile, allowed: Collection[KeyAlgorithm] |
         _destroys(token, kinds, profile),
         _import_formats(token, listed),
         reasons,
+        probes,
     )
 
 
@@ -273,9 +286,9 @@ def _claimed(slot: Slot, listed: set[Any], kind: Kind, mechanism: Mechanism, pro
     return None
 
 
-def _tried(token: Token, kind: Kind, mechanism: Mechanism, profile: Profile) -> str | None:
+def _tried(token: Token, kind: Kind, mechanism: Mechanism, profile: Profile) -> Verdict:
     return _in_own_session(
-        token, partial(_known_answers.refusal, kind=kind, mechanism=mechanism, profile=profile)
+        token, partial(_known_answers.tried, kind=kind, mechanism=mechanism, profile=profile)
     )
 
 

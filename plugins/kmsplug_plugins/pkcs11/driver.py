@@ -91,7 +91,8 @@ class Pkcs11Driver(ImportOperations, CryptoOperations, Driver[Pkcs11Config]):
             if kind is None:
                 worker.session.generate_random(8 * 16)
                 return None
-            return _known_answers.refusal(worker.session, kind, mechanisms[0], self._offer.profile)
+            profile = self._offer.profile
+            return _known_answers.tried(worker.session, kind, mechanisms[0], profile).refusal
 
         try:
             reason = self._link.run("plugin.health", act)
