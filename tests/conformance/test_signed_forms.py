@@ -2,15 +2,18 @@
 
 import pytest
 from conformance.drivers import failures
-from conformance.test_mock import COMMAND, SPARED
+from conformance.gaps import COMMAND, SPARED
 from kmsplug_host.conformance import run
 
 
 @pytest.mark.parametrize("form", ["message", "digest"])
 def test_a_driver_that_signs_one_form_only_conforms(form: str) -> None:
-    gap = {"operations": ["crypto.sign", "crypto.verify"], "signs": form}
+    gaps = [
+        *({"operations": ["*"], "key_algorithm": algorithm} for algorithm in SPARED),
+        {"operations": ["crypto.sign", "crypto.verify"], "signs": form},
+    ]
 
-    report = run(COMMAND, {"scenario": {"gap": [*SPARED, gap]}}, timeout_s=60, only={"signing", "rows"})
+    report = run(COMMAND, {"scenario": {"gap": gaps}}, timeout_s=60, only={"signing", "rows"})
 
     assert failures(report) == {}
     assert [each.case.id for each in report.cases if each.outcome == "passed"].count("signing.digest") == 1
