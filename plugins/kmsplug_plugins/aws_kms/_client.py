@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import botocore
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import (
@@ -48,6 +49,7 @@ Api = Literal[
 CONNECTIONS: Final = 16
 
 _NO_FILE: Final = os.devnull
+_USER_AGENT: Final = f"kmsplug Botocore/{botocore.__version__}"
 _CREDENTIALS_OF_FILES: Final = (
     "assume-role", "assume-role-with-web-identity", "sso", "login", "shared-credentials-file",
     "custom-process", "config-file",
@@ -329,7 +331,10 @@ def _client(service: str, config: AwsConfig, url: str | None, credentials: Renew
                 tcp_keepalive=True,
                 use_fips_endpoint=config.fips,
                 ignore_configured_endpoint_urls=True,
-                user_agent_extra="kmsplug",
+                # Made anew for each request otherwise, out of what this machine is.
+                user_agent=_USER_AGENT,
+                # All parameters are made here, of the types that a call has; KMS looks at lengths itself.
+                parameter_validation=False,
                 **({} if credentials is not None else {"signature_version": _unsigned()}),
             ),
         )
