@@ -46,11 +46,12 @@ conformance: $(VENV)/.runtime ## run the conformance core on the drivers that ne
 	$(BIN)/kmsplug conformance --config "$$tmp/local.toml" -- $(BIN)/python -m kmsplug_plugins.local; \
 	status=$$?; rm -rf "$$tmp"; exit $$status
 
-bench: $(VENV)/.bench ## what a call and an envelope cost, beside others that do the same (an environment of its own)
+bench: $(VENV)/.bench $(VENV)/.dev ## what a call and an envelope cost, beside others that do the same (an environment of its own)
 	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
 	@$(VENV)/bench/bin/python benchmarks/recovery.py
 	@$(VENV)/bench/bin/python benchmarks/envelope.py
 	@$(VENV)/bench/bin/python benchmarks/aws.py
+	@$(BIN)/python benchmarks/starts.py
 
 docs: $(VENV)/.dev ## write what is generated: schemas, OpenRPC, tables of SPEC.md, errors.md, the asynchronous methods
 	@$(BIN)/python -m kmsplug_protocol.schema protocol

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import boto3
-import psutil
 from botocore.config import Config
 from kmsplug_host import Host, Keystore
 from measure import Call
@@ -59,21 +58,27 @@ def slowed(upstream: str) -> Iterator[str]:
 
 
 def direct(url: str) -> Any:
-    """Return a boto3 client that tries once, as the driver's does."""
-    return boto3.Session(STATIC["access_key_id"], SECRET, region_name="eu-west-1").client(
-        "kms", endpoint_url=url, config=Config(retries={"total_max_attempts": 1})
+    """Return a boto3 client that tries once, and keeps its connections as the driver's does."""
+    config = Config(
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=2,
+        read_timeout=10,
+        max_pool_connections=16,
+        tcp_keepalive=True,
     )
+    session = boto3.Session(STATIC["access_key_id"], SECRET, region_name="eu-west-1")
+    return session.client("kms", endpoint_url=url, config=config)
 
 
 @contextlib.contextmanager
-def through_host(url: str) -> Iterator[tuple[Host, Keystore]]:
+def through_host(url: str) -> Iterator[Keystore]:
     """Open the host on the same server."""
     config = settings(url)
     config["login"] = {**config["login"], "secret_access_key": {"env": SECRET_VARIABLE}}
     plugin = {"driver": "aws", "config": config}
     keystore = {"plugin": "aws", "allow_raw": True}
     with Host.open({"plugins": {"aws": plugin}, "keystores": {"main": keystore}}) as host:
-        yield host, host.keystore("main")
+        yield host.keystore("main")
 
 
 def p50_us(call: Call, count: int) -> float:
@@ -90,7 +95,7 @@ def compare(url: str, count: int, rounds: int, title: str) -> dict[str, float]:
     """Time both in alternating rounds."""
     client = direct(url)
     key_id = client.create_key()["KeyMetadata"]["Arn"]
-    with through_host(url) as (_, keystore):
+    with through_host(url) as keystore:
         calls: dict[str, Call] = {
             "direct": lambda: client.encrypt(KeyId=key_id, Plaintext=bytes(64)),
             "host": lambda: keystore.encrypt(key_id, bytes(64), format="raw"),
@@ -110,18 +115,6 @@ def compare(url: str, count: int, rounds: int, title: str) -> dict[str, float]:
     }
 
 
-def started(url: str) -> dict[str, float]:
-    """Return how long it takes until the driver is ready, and what it then occupies."""
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        with through_host(url) as (host, _):
-            times.append((time.perf_counter() - began) * 1000)
-            pid = host.plugins()[0].replicas[0].pid
-            rss = psutil.Process(pid).memory_info().rss / 1e6
-    return {"start_to_ready_ms": statistics.median(times), "driver_rss_mb": rss}
-
-
 def main() -> None:
     """Measure, print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -134,7 +127,6 @@ def main() -> None:
         with slowed(url) as far:
             distant = compare(far, asked.count, asked.rounds, f"{LATENCY_MS:.0f} ms away")
         near = compare(url, asked.count * 4, asked.rounds, "on this machine")
-        start = started(url)
     table = Table(title="AWS KMS: Encrypt of 64 bytes, p50")
     for column in ("", "boto3 directly", "through the host", "added", "goal"):
         table.add_column(column, justify="right")
@@ -144,13 +136,9 @@ def main() -> None:
     ):
         added = f"{one['added_us']:.0f} us ({one['added_share']:+.1%})"
         table.add_row(name, f"{one['direct_p50_us']:.0f} us", f"{one['host_p50_us']:.0f} us", added, goal)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"driver ready after {start['start_to_ready_ms']:.0f} ms, {start['driver_rss_mb']:.0f} MB resident"
-    )
+    Console().print(table)
     asked.out.mkdir(exist_ok=True)
-    document = {"at": datetime.now(UTC).isoformat(), "distant": distant, "near": near, "start": start}
+    document = {"at": datetime.now(UTC).isoformat(), "distant": distant, "near": near}
     (asked.out / "aws.json").write_text(json.dumps(document, indent=2))
 
 
