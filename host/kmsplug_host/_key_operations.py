@@ -41,7 +41,7 @@ from kmsplug_protocol import (
 )
 
 from ._calls import Calls
-from .errors import KeyDestroyed, KmsplugError
+from .errors import KeyDestroyed, KmsplugError, UnsupportedOperation
 from .shims.destruction import Destruction
 
 
@@ -185,6 +185,9 @@ class KeyOperations(Calls):
         deadline = self.deadline(timeout)
         try:
             found = self._resolver.destruction(key_id, deadline)
+            offer = self._resolver.offer("key.purge")
+            if not (found.done or offer):
+                raise UnsupportedOperation(f"nobody destroys keys of this keystore: {offer.reason}")
         except KmsplugError as error:
             error.add(operation="key.purge", keystore=self.name, key_id=key_id)
             raise

@@ -232,6 +232,9 @@ def _policies(name: str, settings: KeystoreSettings) -> Iterator[Finding]:
         text = "ciphertexts open that anybody with the public key can have written"
         advice = "leave accept_public_key_wrap out where no key of this keystore is RSA only"
         yield Finding("policies", name, Verdict.ADVICE, text, advice)
+    if settings.auto_destroy:
+        text = "keys whose deletion is due are destroyed without an operator"
+        yield Finding("policies", name, Verdict.ADVICE, text, "leave auto_destroy out, and run key destroy")
 
 
 def _key_access(keystore: Keystore) -> Iterator[Finding]:

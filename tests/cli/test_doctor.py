@@ -132,16 +132,17 @@ def test_a_configuration_that_cannot_be_read_is_a_finding(cli: Cli) -> None:
 
 
 def test_it_says_what_the_configuration_trades(cli: Cli) -> None:
-    more = '[keystores.local]\nplugin = "local"\naccept_public_key_wrap = true\n'
+    more = '[keystores.local]\nplugin = "local"\naccept_public_key_wrap = true\nauto_destroy = true\n'
     (cli.folder / "plugins.toml").write_text(
-        CONFIG + more + "data_key_cache = { max_age_s = 60, decrypt = true }\n"
+        CONFIG + more + "data_key_cache = { max_age_s = 60, decrypt = true }\n[catalog]\n"
     )
 
     policies = of(examined(cli, 0), "policies")
 
     assert "for 60 s at most" in policies[0]["text"]
-    assert [policy["verdict"] for policy in policies] == ["well", "advice", "advice"]
+    assert [policy["verdict"] for policy in policies] == ["well", "advice", "advice", "advice"]
     assert "accept_public_key_wrap" in policies[2]["advice"]
+    assert "auto_destroy" in policies[3]["advice"]
 
 
 def test_quiet_shows_only_what_needs_doing(cli: Cli) -> None:

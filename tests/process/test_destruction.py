@@ -309,6 +309,21 @@ def test_a_driver_that_destroys_at_once_does_not_where_the_shim_that_keeps_the_w
         assert left(keystore) == {key}
 
 
+def test_where_nobody_destroys_a_dry_run_says_so_and_the_deletion_can_be_cancelled(tmp_path: Path) -> None:
+    plugin = mock(tmp_path)
+    plugin["config"]["scenario"]["gap"][0]["operations"] = [*LOST, "key.purge"]
+    with opened(settings(tmp_path, plugin)) as keystore:
+        key = keystore.create_key("AES_256_GCM").key_id
+        keystore.schedule_key_deletion(key, window_days=0)
+
+        for dry_run in (True, False):
+            with pytest.raises(UnsupportedOperation, match="nobody destroys"):
+                keystore.destroy_key(key, dry_run=dry_run)
+        with pytest.raises(UnsupportedOperation):
+            keystore.purge_key(key)
+        assert keystore.cancel_key_deletion(key).state is KeyState.SUSPENDED
+
+
 def test_where_the_provider_keeps_the_window_only_what_is_due_is_destroyed(tmp_path: Path) -> None:
     plugin = {"driver": "local", "config": {"path": str(tmp_path / "store"), "min_deletion_days": 0}}
     with opened(settings(tmp_path, plugin)) as keystore:
