@@ -261,7 +261,7 @@ class Mutant:
         return self.error(None, -32700) if line.startswith(b'  { "params"') else None
 
     def line_framing_duplicate_members(self, line: bytes) -> bytes | None:
-        return self.good(1) if line.count(b'"method"') == 2 and b"}{" not in line else None
+        return self.good(1) if line.startswith(b'{"jsonrpc":"2.0","id":1,"method":"no.such"') else None
 
     def line_framing_depth(self, line: bytes) -> bytes | None:
         if b"[[[[[[" in line:
@@ -308,7 +308,8 @@ class Mutant:
         return b'{"jsonrpc":"2.0","id":"n","result":{"data":""}}\n' if b":1e400}" in line else None
 
     def answer_framing_whole_lines(self, request: Message, message: Message) -> None:
-        many = mutations.params(request).get("length_bytes", 0) > 60_000 and self.count("long") > 4
+        length = mutations.params(request).get("length_bytes")
+        many = isinstance(length, int) and length > 60_000 and self.count("long") > 4
         if many and message["id"] == 50:
             message["id"] = 51
 

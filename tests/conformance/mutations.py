@@ -148,7 +148,9 @@ ANSWERS: Final[Answers] = {
         lambda _, r: r.update(public_key=r["public_key"][:-4]) if r["algorithm"] == "ML_KEM_768" else None,
     ),
     "keys.validate": says("key.validate", lambda _, r: r.update(valid=True)),
-    "keys.backup": refuses("key.restore", anything, -32000, "CONFLICT"),
+    "keys.backup": refuses(
+        "key.restore", lambda p: isinstance(p.get("backup"), str) and p["backup"] != "", -32000, "CONFLICT"
+    ),
     "params.missing": grants("crypto.random", lambda p: p == {}, {"data": ""}),
     "params.null": grants("crypto.random", lambda p: p == {"length_bytes": None}, {"data": ""}),
     "params.wrong_types": grants("crypto.random", has("length_bytes", -1.5), {"data": ""}),
