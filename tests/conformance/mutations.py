@@ -79,10 +79,6 @@ def has(name: str, value: Any) -> Callable[[Message], bool]:
     return lambda found: found.get(name) == value and type(found.get(name)) is type(value)
 
 
-def anything(_params: Message) -> bool:
-    return True
-
-
 def _quotes(request: Message, message: Message) -> None:
     if "error" in message and CANARY in json.dumps(params(request)):
         message["error"]["message"] += CANARY
