@@ -4,7 +4,7 @@ import itertools
 import secrets
 from typing import Any, Final
 
-from kmsplug_protocol import BY_WIRE, Capability, Model, Operation, Outcome, Peer
+from kmsplug_protocol import BY_WIRE, Capability, Model, Operation, Outcome, Peer, untrusted
 from pydantic import ValidationError
 
 from ._connection import Connection
@@ -18,6 +18,7 @@ _WITH_ROWS: Final = (BY_WIRE["plugin.initialize"], BY_WIRE["plugin.configure"])
 _BATCH: Final = BY_WIRE["crypto.batch"]
 _NATIVE: Final = "native"
 _HOST_ID: Final = secrets.token_hex(4)
+_ABOUT: Final = 100  # characters to say what a row is about
 _calls = itertools.count(1)
 
 
@@ -36,6 +37,8 @@ class FacadeV1:
         self._redactor = redactor
         self._plugin = plugin
         self._driver = f"{driver.name} {driver.version}"
+        self.ignored: tuple[str, ...] = ()
+        """What the rows of the last answer are about, escaped, that were in words of a newer version."""
 
     def call(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         """Make a call and return its validated result.
@@ -54,6 +57,8 @@ class FacadeV1:
             response = self.connection.request(operation.wire, body, deadline)
             if "error" in response:
                 raise refused(response["error"], operation, params, self._redactor)
+            if operation in _WITH_ROWS:
+                response, self.ignored = _without_newer_rows(response)
             return _accepted(response, operation, self._redactor)
         except KmsplugError as error:
             error.add(
@@ -72,11 +77,8 @@ class FacadeV1:
 def _accepted(response: dict[str, Any], operation: Operation, redactor: Redactor) -> Model:
     if "result" not in response:
         raise ProtocolViolation(f"the answer to {operation.wire} has neither result nor error")
-    result = response["result"]
-    if operation in _WITH_ROWS:
-        result = _without_newer_rows(result)
     try:
-        answer = operation.result.model_validate(result)
+        answer = operation.result.model_validate(response["result"])
     except ValidationError as error:
         # The message of a validation error may quote the value, which may be a secret: only the path is told.
         path = ".".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
@@ -100,12 +102,19 @@ def _without_secrets(batch: Any, redactor: Redactor) -> Model:
     return cleaned
 
 
-def _without_newer_rows(result: Any) -> Any:
-    """Leave out the capability rows whose words only a newer version knows (SPEC.md [9-5])."""
-    rows = result.get("capabilities") if isinstance(result, dict) else None
-    if not isinstance(rows, list):
-        return result
-    return {**result, "capabilities": [row for row in rows if not _is_newer(row)]}
+def _without_newer_rows(response: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Leave out capability rows whose words only a newer version knows (SPEC.md [9-5]), and tell of them."""
+    result = response.get("result")
+    if not isinstance(result, dict) or not isinstance(rows := result.get("capabilities"), list):
+        return response, ()
+    kept, ignored = [], []
+    for row in rows:
+        if _is_newer(row):
+            words = (row.get(name) for name in ("operation", "key_algorithm", "mechanism"))
+            ignored.append(untrusted(" ".join(word for word in words if isinstance(word, str)), _ABOUT))
+        else:
+            kept.append(row)
+    return {**response, "result": {**result, "capabilities": kept}}, tuple(ignored)
 
 
 def _is_newer(row: Any) -> bool:

@@ -27,6 +27,7 @@ from ._redaction import Redactor
 from .errors import KmsplugError, PluginUnavailable, ProtocolViolation
 
 HOST_NAME: Final = "kmsplug"
+_SHOWN: Final = 5
 
 # Trying again cannot help and may harm: an HSM locks after a few wrong PINs.
 FINAL: Final = frozenset(
@@ -46,6 +47,7 @@ class Opened:
         capabilities: What it promises, as probed.
         max_concurrency: How many slow requests it works on at once.
         warnings: What the driver wants an operator to know, escaped.
+        ignored: What the rows are about, escaped, that are in words of a newer protocol.
     """
 
     facade: FacadeV1
@@ -55,12 +57,21 @@ class Opened:
     capabilities: tuple[Capability, ...]
     max_concurrency: int
     warnings: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def not_understood(self) -> str | None:
+        """What to tell of such rows; None: there are none."""
+        if not self.ignored:
+            return None
+        shown = ", ".join(self.ignored[:_SHOWN]) + (", ..." if len(self.ignored) > _SHOWN else "")
+        return f"{len(self.ignored)} promises are in words of a newer protocol, and ignored: {shown}"
 
 
 def initialize(
     connection: Connection, plugin: str, version: str, redactor: Redactor, deadline: Deadline
-) -> InitializeResult:
-    """Learn what the driver is, before it has any settings.
+) -> tuple[InitializeResult, tuple[str, ...]]:
+    """Learn what the driver is, before it has any settings; and which of its rows are not understood.
 
     Raises:
         KmsplugError: It refused, or broke the protocol.
@@ -79,11 +90,16 @@ def initialize(
     if answer.max_frame_bytes > DEFAULT_FRAME_BYTES:
         raise ProtocolViolation("the driver raised the frame limit over what was offered")
     connection.set_max_frame(answer.max_frame_bytes)
-    return answer
+    return answer, facade.ignored
 
 
 def configure(
-    connection: Connection, spec: PluginSpec, hello: InitializeResult, deadline: Deadline
+    connection: Connection,
+    spec: PluginSpec,
+    hello: InitializeResult,
+    deadline: Deadline,
+    *,
+    ignored: tuple[str, ...] = (),
 ) -> Opened:
     """Give the driver its settings, secrets included.
 
@@ -92,6 +108,7 @@ def configure(
         spec: The plugin and its settings.
         hello: What the driver told of itself.
         deadline: For all of it.
+        ignored: Which of its rows were not understood.
 
     Raises:
         KmsplugError: The settings are wrong, the driver refused, or it broke the protocol.
@@ -113,6 +130,7 @@ def configure(
         capabilities=_untried(hello.capabilities) if answer.capabilities is None else answer.capabilities,
         max_concurrency=hello.max_concurrency,
         warnings=tuple(clean(warning) for warning in answer.warnings),
+        ignored=ignored if answer.capabilities is None else facade.ignored,
     )
 
 
@@ -146,13 +164,14 @@ class Login:
         """
         _settings.get_ready()
         # Before it is its turn: one that hangs while it starts keeps no other one waiting.
-        hello = initialize(connection, self._spec.name, self._version, self._spec.redactor, deadline)
+        redactor = self._spec.redactor
+        hello, ignored = initialize(connection, self._spec.name, self._version, redactor, deadline)
         if not self._one_at_a_time.acquire(timeout=deadline.remaining_s()):
             raise PluginUnavailable("another process of this plugin did not become ready in time")
         try:
             if self._refused is not None:
                 raise self._refused
-            opened = configure(connection, self._spec, hello, deadline)
+            opened = configure(connection, self._spec, hello, deadline, ignored=ignored)
             if self._identity is not None and opened.identity != self._identity:
                 raise ProtocolViolation("the driver came back with the identity of another keystore")
             self._identity = opened.identity

@@ -175,7 +175,7 @@ class Plugin:
             identity=self.redactor.clean(opened.identity) if opened else None,
             replicas=tuple(replica.status(role) for replica, role in processes),
             last_error=last_error,
-            warnings=opened.warnings if opened else (),
+            warnings=_warnings(opened),
             diagnosis=failure.diagnosis if failure else None,
             isolation=fleet.spec.launch.isolation,
             calls=self.observer.meter.series(),
@@ -302,3 +302,9 @@ class Plugin:
         if new is not self._state:
             old, self._state = self._state, new
             self._events.publish(self.name, old, new, reason)
+
+
+def _warnings(opened: Opened | None) -> tuple[str, ...]:
+    if opened is None:
+        return ()
+    return opened.warnings if opened.not_understood is None else (*opened.warnings, opened.not_understood)

@@ -253,6 +253,8 @@ class Replica:
     def _ready(self, connection: Connection, opened: Opened) -> None:
         for warning in opened.warnings if self.restarts == 0 else ():
             self._log.warning("driver says: %s", warning)
+        if opened.not_understood is not None and self.restarts == 0:
+            self._log.warning("%s", opened.not_understood)
         if self._instead is not None:
             self._log.info("replaced %s", self._instead)
             self._instead = None

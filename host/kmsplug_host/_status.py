@@ -87,7 +87,7 @@ class PluginStatus:
         identity: Identity of the keystore, once known; escaped.
         replicas: Its processes.
         last_error: Why a process failed last, one line.
-        warnings: What the driver wants an operator to know.
+        warnings: What the driver wants an operator to know, and what of its promises was not understood.
         diagnosis: What is known about the process that failed, while one is missing.
         isolation: How far its processes are kept from the rest of the machine; never ``auto``.
         calls: Attempts of calls, by operation: how long they took, and how they failed.

@@ -16,6 +16,7 @@ from kmsplug_protocol import Capability, Key
 
 from ._async_operations import AsyncOperations
 from ._events import PluginEvent
+from ._evidence import RowReport
 from ._status import PluginStatus
 from ._workers import Workers, shielded
 from .client import Host
@@ -54,6 +55,10 @@ class AsyncKeystore(AsyncOperations):
     def capabilities(self) -> tuple[Capability, ...]:
         """What the driver promises, as probed."""
         return self._keystore.capabilities
+
+    def rows(self) -> tuple[RowReport, ...]:
+        """Return every promise of the driver, and how far it is believed."""
+        return self._keystore.rows()
 
     def handle(self, key_id: str) -> KeyHandle:
         """Return a key of this keystore, to be named as a recipient of an envelope."""

@@ -214,8 +214,14 @@ def test_rows_with_words_of_a_newer_version_are_left_out(tmp_path: Path) -> None
         {"operation": "crypto.encrypt", "associated_data": "poem", "key_algorithm": "AES_512"},
     ]
     line = says({"identity": "x", "capabilities": rows})
-    with bad_driver(tmp_path, "says", "plugin.configure", line) as bad:
+    with logged() as log, bad_driver(tmp_path, "says", "plugin.configure", line) as bad:
         assert [row.operation for row in bad.keystore.capabilities] == ["crypto.random"]
+        (warning,) = bad.host.plugins()[0].warnings
+    assert warning == (
+        "3 promises are in words of a newer protocol, and ignored: "
+        "crypto.teleport, crypto.mac KMAC_256, crypto.encrypt AES_512"
+    )
+    assert log.messages.count(warning) == 1
 
 
 def test_hostile_words_of_a_driver_are_escaped_for_operators_and_kept_for_envelopes(tmp_path: Path) -> None:
