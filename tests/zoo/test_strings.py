@@ -30,6 +30,7 @@ COMMANDS = (
     "plugin list", "plugin describe bad", "plugin check bad", "health --deep", "key list", "key describe k",
     "key versions k", "key create --algorithm AES_256_GCM", "key rotate k", "key enable k", "key disable k",
     "key set-state k DEACTIVATED", "key delete k", "key cancel-deletion k", "key purge k --confirm k",
+    "key destroy k --confirm k",
     "key public-key k", "key backup k --out made", "key restore --in message", "key alias set k a",
     "key alias remove k a", "key tag k --set a=b", "key import-parameters k --out-key made --out-token made2",
     "encrypt --key k --in message --out made", "sign --key k --in message --out made",
