@@ -1,5 +1,6 @@
 """The Azure driver behind a host, with shims where the vault has gaps, and an application moved to it."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -170,6 +171,26 @@ def test_the_example_application_moves_by_one_line_and_its_old_records_still_ope
         assert host.keystore("local").decrypt(
             old.ciphertext, context={"tenant": "t", "application": "records"}
         ).plaintext == b"old"  # fmt: skip
+
+
+def test_describe_says_of_every_row_that_it_is_from_documents(
+    fake: AzureFake, token_file: Path, tmp_path: Path
+) -> None:
+    login = "{" + ", ".join(f'{name} = "{value}"' for name, value in workload(token_file).items()) + "}"
+    config = f'{{ vault_url = "{HSM["vault_url"]}", kind = "managed_hsm", login = {login} }}'
+    plugins = tmp_path / "plugins.toml"
+    plugins.write_text(f'[plugins.azure]\ndriver = "azure"\nconfig = {config}\n')
+    command = [str(Path(sys.executable).with_name("kmsplug")), "--json", "--config", str(plugins)]
+
+    done = subprocess.run(
+        [*command, "plugin", "describe", "azure"], capture_output=True, timeout=60, check=True
+    )
+
+    rows = json.loads(done.stdout)["capabilities"]
+    assert {
+        row["mechanism"] for row in rows if row.get("key_algorithm") == "AES_256_GCM" and "mechanism" in row
+    }
+    assert all(row["documented_only"] for row in rows)
 
 
 def test_a_refused_login_is_one_attempt_and_the_plugin_says_why(fake: AzureFake, tmp_path: Path) -> None:
