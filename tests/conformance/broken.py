@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from conformance.drivers import failures, try_file
-from conformance.mutant import ZYGOTE
 from conformance.source_mutants import BY_SOURCE, EVERYTHING
+from conformance.zygote import ZYGOTE
 from kmsplug_host.conformance import CASES, run
 
 MUTANT: Final = str(Path(__file__).with_name("mutant.py"))

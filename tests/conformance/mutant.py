@@ -1,181 +1,26 @@
 """A driver that breaks one rule: ``mutant.py --mutate CASE``. It stands before a good one and changes it.
 
-``mutant.py --zygote SOCKET`` keeps the good driver imported and forks it on request, which makes a mutant
-start in milliseconds; without one, each starts an interpreter of its own.
+``mutant.py --zygote SOCKET`` keeps the good driver imported and forks it on request (`zygote`).
 """
 
-import array
-import importlib
 import json
 import os
 import resource
 import signal
-import socket
-import subprocess
 import sys
-import threading
 import time
-import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 HERE: Final = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from conformance import mutations, patches  # noqa: E402 - found beside this file, whatever started it
-
-Message = dict[str, Any]
-ZYGOTE: Final = "KMSPLUG_MUTANT_ZYGOTE"
-LINE_BYTES: Final = 2 * 1024 * 1024
-EVERYTHING: Final = HERE / "everything_driver.py"
-RSA_KEYS: Final = 24  # in stock; most cases need few
+from conformance import mutations, zygote  # noqa: E402 - found beside this file, whatever started it
+from conformance.between import Between, Message  # noqa: E402
 
 
-def patched(case: str) -> str | None:
-    """Return the source of the good driver with what is wrong in it; None: nothing is."""
-    changes = patches.PATCHES.get(case)
-    if changes is None and " " not in case:
-        return None
-    from conformance.source_mutants import BY_SOURCE
-    from conformance.source_mutants import Mutant as Changed
-
-    mutant = BY_SOURCE[case][1] if changes is None else Changed(case, case, changes)
-    return mutant.changed(EVERYTHING)
-
-
-class Mutant:
-    """Passes lines on, both ways, and breaks one rule."""
-
-    def __init__(self, case: str) -> None:
-        self.case = case
-        self.out = threading.Lock()
-        self.requests: dict[str, Message] = {}  # in progress, by id
-        self.counts: dict[str, int] = {}
-        self.injected = 0
-        self.to_driver, self.from_driver, self.wait = start(case)
-        self.answers = mutations.ANSWERS.get(case)
-        self.heard = mutations.REQUESTS.get(case)
-        self.on_line: Callable[[bytes], bytes | None] = getattr(
-            self, "line_" + case.replace(".", "_"), lambda _: None
-        )
-        self.on_request: Callable[[Message], None] = getattr(
-            self, "request_" + case.replace(".", "_"), lambda _: None
-        )
-        self.on_answer: Callable[[Message, Message], None] = getattr(
-            self, "answer_" + case.replace(".", "_"), lambda *_: None
-        )
-        self.doubled: set[str] = set()
-        self.state: Path | None = None
-        self.before: bytes | None = None
-        self.status = 0
-        self.kept = bytearray()
-
-    def write(self, *messages: Message | bytes) -> None:
-        with self.out:
-            for message in messages:
-                line = message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n"
-                view = memoryview(line)
-                while view:
-                    view = view[os.write(1, view) :]
-
-    def count(self, what: str) -> int:
-        self.counts[what] = self.counts.get(what, 0) + 1
-        return self.counts[what]
-
-    def inject(self, method: str, params: Message) -> None:
-        """Make a call of our own, of which the host learns nothing."""
-        self.injected += 1
-        request = {"jsonrpc": "2.0", "id": f"injected-{self.injected}", "method": method, "params": params}
-        self.send(json.dumps(request).encode() + b"\n")
-
-    def send(self, line: bytes) -> None:
-        view = memoryview(line)
-        try:
-            while view:
-                view = view[os.write(self.to_driver, view) :]
-        except BrokenPipeError:
-            pass
-
-    def run(self) -> int:
-        reader = threading.Thread(target=self.read_driver)
-        reader.start()
-        buffer = bytearray()
-        long = False
-        while data := os.read(0, 65_536):
-            if self.case == "process.bounded_memory":
-                self.kept += data
-            buffer += data
-            while (end := buffer.find(b"\n")) >= 0:
-                line = bytes(buffer[: end + 1])
-                del buffer[: end + 1]
-                self.from_host(line, whole=not long)
-                long = False
-            if len(buffer) > LINE_BYTES:  # passed on in pieces, never kept
-                self.send(bytes(buffer))
-                buffer.clear()
-                long = True
-        if self.case == "framing.unfinished_line" and buffer:
-            self.from_host(bytes(buffer) + b"\n", whole=True)
-            time.sleep(0.3)  # else the driver drops it at its own end of stdin
-        os.close(self.to_driver)
-        reader.join()  # it ends the process
-        return 1
-
-    def status_at_end(self) -> int:
-        health = self.counts.get("plugin.health", 0)
-        return 4 if self.case == "session.end_of_stdin_with_requests" and health >= 50 else self.status
-
-    def from_host(self, line: bytes, *, whole: bool) -> None:
-        if whole and (answer := self.on_line(line)) is not None:
-            self.write(answer)
-            return
-        try:
-            message = json.loads(line) if whole else None
-        except (ValueError, RecursionError):
-            message = None
-        if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-            self.send(line)
-            return
-        self.count(message["method"])
-        if "id" in message and isinstance(message["id"], (str, int)):
-            self.requests[json.dumps(message["id"])] = message
-        if self.heard is not None:
-            before = json.dumps(message)
-            self.heard(message)
-            if json.dumps(message) != before:
-                line = json.dumps(message).encode() + b"\n"
-        self.on_request(message)
-        self.send(line)
-
-    def read_driver(self) -> None:
-        buffer = bytearray()
-        while data := os.read(self.from_driver, 65_536):
-            buffer += data
-            while (end := buffer.find(b"\n")) >= 0:
-                line = bytes(buffer[: end + 1])
-                del buffer[: end + 1]
-                self.from_the_driver(line)
-        self.wait()
-        os._exit(self.status_at_end())  # the other thread may wait for a host that has nothing to say
-
-    def from_the_driver(self, line: bytes) -> None:
-        message = json.loads(line)
-        if str(message.get("id")).startswith("injected-"):
-            return
-        request = self.requests.pop(json.dumps(message.get("id")), None)
-        if request is not None:
-            before = json.dumps(message)
-            if self.answers is not None:
-                self.answers(request, message)
-            self.on_answer(request, message)
-            if json.dumps(message) != before:
-                line = json.dumps(message).encode() + b"\n"
-        if json.dumps(message.get("id")) in self.doubled:
-            line = line * 2
-        self.write(line)
-
-    # What needs more than one message to be looked at.
+class Mutant(Between):
+    """Breaks one rule; what needs no more than one message to be looked at stands in `mutations`."""
 
     def request_session_unknown_members(self, message: Message) -> None:
         if "x-y" in mutations.params(message) and message["method"] == "plugin.ping":
@@ -424,94 +269,11 @@ class Mutant:
             message["result"]["signature"] = "AAAA"
 
 
-def start(case: str) -> tuple[int, int, Callable[[], Any]]:
-    """Start the good driver; return its stdin, its stdout, and what waits for its end."""
-    (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()
-    source = patched(case)
-    zygote = os.environ.get(ZYGOTE)
-    if zygote:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.connect(zygote)
-            fds = array.array("i", [theirs_in, theirs_out, 2])
-            client.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-            client.sendall((source or "").encode())
-        os.close(theirs_in)
-        os.close(theirs_out)
-        return ours_in, ours_out, lambda: None
-    command = (
-        [sys.executable, str(EVERYTHING)] if source is None else [sys.executable, "-c", runnable(source)]
-    )
-    driver = subprocess.Popen(command, stdin=theirs_in, stdout=theirs_out)
-    os.close(theirs_in)
-    os.close(theirs_out)
-    return ours_in, ours_out, driver.wait
-
-
-def runnable(source: str) -> str:
-    """Return a program that serves a changed driver as the module that it says it is."""
-    return f"import sys, types\nsys.path.insert(0, {str(HERE)!r})\nimport mutant\nmutant.serve({source!r})\n"
-
-
-def serve(source: str) -> None:
-    """Be the driver: the good one, or one of a changed source."""
-    from kmsplug_sdk.serve import serve as serve_driver
-
-    if source:
-        good = sys.modules.get("everything_driver")
-        module = types.ModuleType("everything_driver")
-        sys.modules["everything_driver"] = module
-        exec(compile(source, "everything_driver.py", "exec"), module.__dict__)  # noqa: S102
-        module.STOCK.extend(good.STOCK if good else ())
-    serve_driver("everything_driver:EverythingDriver", [])
-
-
-def prepare(module: Any) -> None:
-    """Do beforehand what each driver would do first: build its models, and make keys that take long."""
-    from kmsplug_protocol import BY_WIRE
-
-    for operation in BY_WIRE.values():
-        operation.params.model_rebuild()
-        operation.result.model_rebuild()
-    module.EverythingDriver.Config.model_json_schema()
-    module.STOCK.extend(module.MAKES[module.A.RSA_2048]() for _ in range(RSA_KEYS))
-
-
-def run_zygote(path: str) -> None:
-    """Fork drivers on request until stdin ends."""
-    module = importlib.import_module("everything_driver")  # so that no driver has to
-    prepare(module)
-
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    listener.listen(64)
-    print("ready", flush=True)
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-    while True:
-        connection, _ = listener.accept()
-        _, ancillary, _, _ = connection.recvmsg(1, socket.CMSG_SPACE(3 * 4))
-        fds = array.array("i")
-        fds.frombytes(ancillary[0][2][:12])
-        source = b""
-        while data := connection.recv(65_536):
-            source += data
-        connection.close()
-        if os.fork() == 0:
-            listener.close()
-            for number, fd in enumerate(fds):
-                os.dup2(fd, number)
-            os.closerange(3, 256)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            serve(source.decode())
-        for fd in fds:
-            os.close(fd)
-
-
 def run_mutant(case: str) -> int:
     """Be a driver that breaks the rule of a case."""
     if case == "process.anywhere" and not any(Path.cwd().iterdir()):
         return 1
-    if case == "process.bare_environment" and ZYGOTE not in os.environ:
+    if case == "process.bare_environment" and zygote.ZYGOTE not in os.environ:
         return 1
     if case != "process.no_core_dump":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -531,5 +293,5 @@ def stop(*_: object) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--zygote":
-        run_zygote(sys.argv[2])
+        zygote.run_zygote(sys.argv[2])
     os._exit(run_mutant(sys.argv[2]))

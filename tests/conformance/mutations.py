@@ -24,12 +24,13 @@ def params(request: Message) -> Message:
 
 
 def grants(
-    method: str, when: Callable[[Message], bool], result: Message
+    method: str, when: Callable[[Message], bool], result: Message, *, number: int | None = None
 ) -> Callable[[Message, Message], None]:
-    """Answer with a result where the driver refuses."""
+    """Answer with a result where the driver refuses, with *number* if that is named."""
 
     def change(request: Message, message: Message) -> None:
-        if request["method"] == method and "error" in message and when(params(request)):
+        refused = "error" in message and number in (None, message["error"]["code"])
+        if request["method"] == method and refused and when(params(request)):
             del message["error"]
             message["result"] = result
 
@@ -138,7 +139,9 @@ ANSWERS: Final[Answers] = {
     "keys.usage": grants("key.create", lambda p: p.get("algorithm") == "RSA_2048" and "usage" not in p, KEY),
     "keys.key_id": grants("key.get", has("key_id", 7), KEY),
     "keys.list_bounds": grants("key.list", has("limit", 1001), {"keys": []}),
-    "keys.alias_of_nobody": grants("key.set_alias", lambda p: not str(p.get("key_id")).isalnum(), {}),
+    "keys.alias_of_nobody": grants(
+        "key.set_alias", lambda p: "kmsplug-conformance-" in str(p.get("key_id")), {}
+    ),
     "keys.public_key": says(
         "key.get_public_key",
         lambda _, r: r.update(public_key=r["public_key"][:-4]) if r["algorithm"] == "ML_KEM_768" else None,
@@ -147,7 +150,7 @@ ANSWERS: Final[Answers] = {
     "keys.backup": refuses(
         "key.restore", lambda p: isinstance(p.get("backup"), str) and p["backup"] != "", -32000, "CONFLICT"
     ),
-    "params.missing": grants("crypto.random", lambda p: p == {}, {"data": ""}),
+    "params.missing": grants("key.get", lambda p: p == {}, KEY, number=-32602),
     "params.null": grants("crypto.random", lambda p: p == {"length_bytes": None}, {"data": ""}),
     "params.wrong_types": grants("crypto.random", has("length_bytes", -1.5), {"data": ""}),
     "params.too_long": grants("key.tag", lambda p: len(str(p.get("key_id"))) == 2049, KEY),
