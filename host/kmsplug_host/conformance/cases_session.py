@@ -335,7 +335,9 @@ def config_schema(bench: Bench) -> None:
 
 
 @SESSION.case(
-    "bad_config", "3.3-1 4.1-1", hint="validate against your own schema, and name the first member that is wrong"
+    "bad_config",
+    "3.3-1 4.1-1",
+    hint="validate against your own schema, and name the first member that is wrong",
 )
 def bad_config(bench: Bench) -> None:
     """Wrong settings are refused with CONFIGURATION_ERROR and the member's path; right ones then work."""
