@@ -67,8 +67,8 @@ class Mutant(Between):
 
     def request_lifetime_killed(self, message: Message) -> None:
         """Forget at a shutdown what was changed since the keystore was opened."""
-        config = mutations.params(message).get("config", {})
-        if message["method"] == "plugin.configure" and "state" in config:
+        config = mutations.params(message).get("config")
+        if message["method"] == "plugin.configure" and isinstance(config, dict) and "state" in config:
             self.state = Path(config["state"])
             self.before = self.state.read_bytes() if self.state.exists() else None
 
@@ -259,7 +259,7 @@ class Mutant(Between):
             message["result"] = {"key_id": "k/1", "mechanism": "AES_128_GCM", "ciphertext": "AAAA"}
 
     def answer_relabelled_swapped(self, request: Message, message: Message) -> None:
-        wrapped = len(mutations.params(request).get("wrapped_key", "")) > 56
+        wrapped = len(str(mutations.params(request).get("wrapped_key"))) > 56
         if request["method"] == "crypto.unwrap_key" and wrapped and "error" in message:
             del message["error"]
             message["result"] = {"key_id": "k/1", "key": "AAAA"}

@@ -23,6 +23,11 @@ def params(request: Message) -> Message:
     return found if isinstance(found, dict) else {}
 
 
+def meta(found: Message) -> Message:
+    told = found.get("meta")
+    return told if isinstance(told, dict) else {}
+
+
 def grants(
     method: str, when: Callable[[Message], bool], result: Message, *, number: int | None = None
 ) -> Callable[[Message, Message], None]:
@@ -125,8 +130,13 @@ ANSWERS: Final[Answers] = {
     "rows.key_algorithm": _row_without_kind,
     "rows.usage": declares(operation="key.create", key_algorithm="HMAC_SHA_384", usage="WRAP_UNWRAP"),
     "rows.mechanism": declares(operation="crypto.derive", key_algorithm="ED25519", mechanism="ECDSA_SHA_256"),
-    "rows.opened": declares(
-        operation="crypto.encrypt", key_algorithm="RSA_2048", mechanism="RSA_OAEP_SHA_1", max_input_bytes=100
+    "rows.opened": says(
+        "plugin.initialize",
+        lambda _, r: [
+            row.update(associated_data="bytes")
+            for row in r["capabilities"]
+            if row["operation"] == "crypto.decrypt" and row["key_algorithm"] == "RSA_2048"
+        ],
     ),
     "rows.associated_data": declares(operation="key.tag", associated_data="bytes"),
     "crypto.left_out": _signs_in_any_way,
@@ -156,11 +166,9 @@ ANSWERS: Final[Answers] = {
     "params.too_long": grants("key.tag", lambda p: len(str(p.get("key_id"))) == 2049, KEY),
     "params.empty": grants("key.tag", has("key_id", ""), KEY),
     "params.unknown_members": refuses("crypto.mac", lambda p: "x-future" in p, -32602, "INVALID_ARGUMENT"),
-    "params.meta": refuses(
-        "key.get", lambda p: p.get("meta", {}).get("tenant") == "other", -32000, "ACCESS_DENIED"
-    ),
+    "params.meta": refuses("key.get", lambda p: meta(p).get("tenant") == "other", -32000, "ACCESS_DENIED"),
     "params.deadline": refuses(
-        "crypto.random", lambda p: p.get("meta", {}).get("deadline_ms") == 0, -32000, "CONFLICT"
+        "crypto.random", lambda p: meta(p).get("deadline_ms") == 0, -32000, "CONFLICT"
     ),
     "hostile.key_ids": grants("key.get", has("key_id", "*"), KEY),
     "hostile.key_versions": grants(
@@ -207,7 +215,7 @@ ANSWERS: Final[Answers] = {
     ),
     "signing.over_the_limit": grants(
         "crypto.sign",
-        lambda p: len(p.get("message", "")) > 5400,
+        lambda p: len(str(p.get("message"))) > 5400,
         {"key_id": "k/1", "mechanism": "ECDSA_SHA_256", "signature": "AAAA"},
     ),
     "audit.fixed_sentence": _quotes,
