@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 from conformance.drivers import failures, try_file
 from conformance.source_mutants import BY_SOURCE, EVERYTHING
 from conformance.zygote import ZYGOTE
-from kmsplug_host.conformance import CASES, run
+from kmsplug_host.conformance import CASES, Report, run
 
 MUTANT: Final = str(Path(__file__).with_name("mutant.py"))
 CLAUSES: Final = {case.id: {*case.clauses} for case in CASES}
@@ -24,6 +24,7 @@ MUTATED: Final = tuple(case.id for case in CASES if case.id not in FAILED_BY_SOU
 
 PATIENCE_S: Final = 10.0  # some do not end, and only waiting shows it
 WHOLE_PATIENCE_S: Final = 20.0
+UNBROKEN: Final = "nothing"  # no case: lines are passed on as they are
 # Where nobody minds the code of an error, and what is kept of the whole run is looked at.
 STRANGE: Final = "audit.fixed_sentence"
 
@@ -79,12 +80,16 @@ def failures_of(broken: Broken) -> dict[str, str]:
             driver = folder / source.name
             driver.write_text(mutant.changed(source), encoding="utf-8")
             return failures(try_file(driver, only=only, timeout_s=timeout_s))
-        report = run(
-            [sys.executable, "-S", "-E", MUTANT, "--mutate", broken.by],
-            {"state": str(folder / "state"), "pin": "canary-pin-1234"},
-            only=only,
-            timeout_s=timeout_s,
-            provider={"url": "http://{address}/"},
-            wrong_login={"pin": "wrong"},
-        )
-        return failures(report)
+        return failures(try_behind(broken.by, folder, only, timeout_s))
+
+
+def try_behind(by: str, folder: Path, only: Collection[str] | None, timeout_s: float) -> Report:
+    """Run the kit on the driver with every operation, behind a mutant."""
+    return run(
+        [sys.executable, "-S", "-E", MUTANT, "--mutate", by],
+        {"state": str(folder / "state"), "pin": "canary-pin-1234"},
+        only=only,
+        timeout_s=timeout_s,
+        provider={"url": "http://{address}/"},
+        wrong_login={"pin": "wrong"},
+    )

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from conformance.broken import UNBROKEN, try_behind, zygote
 from conformance.drivers import (
-    EVERYTHING,
     KEYSTORES,
     MANAGING,
     PLAIN,
@@ -43,13 +43,8 @@ def test_the_plain_driver_conforms() -> None:
 
 
 def test_two_drivers_with_every_operation_conform_and_leave_no_case_untried(tmp_path: Path) -> None:
-    everything = run(
-        [sys.executable, str(EVERYTHING)],
-        {"state": str(tmp_path / "state"), "pin": "canary-pin"},
-        provider={"url": "http://{address}/"},
-        wrong_login={"pin": "wrong"},
-        timeout_s=30,
-    )
+    with zygote():
+        everything = try_behind(UNBROKEN, tmp_path, None, timeout_s=30)
     managing = try_file(MANAGING)
 
     assert failures(everything) == {}
