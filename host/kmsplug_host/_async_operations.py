@@ -39,7 +39,7 @@ from kmsplug_protocol import (
 
 from ._envelope_operations import Format
 from ._evidence import RowReport
-from ._resolver import Offer
+from ._offers import Offer
 from ._workers import Workers
 from .keystore import Keystore
 from .shims.destruction import Destruction

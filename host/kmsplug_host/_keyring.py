@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from . import _plausible  # noqa: F401 - loaded with the rest, for it is needed when a driver is ready
 from ._deadline import Deadline, caller_deadline
 from ._deletions import Deletions
 from ._envelope_operations import open_bytes, view_of
+from ._offers import is_allowed, unmet
 from ._plugin import Plugin
 from ._probing import probe_at_open
 from ._reload import Changeover
-from ._resolver import is_allowed, unmet
 from .catalog import CatalogHandle
 from .config import Source as SettingsSource
 from .errors import ConfigurationError

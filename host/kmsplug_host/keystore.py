@@ -9,9 +9,9 @@ from ._deadline import Deadline
 from ._envelope_operations import EnvelopeOperations
 from ._evidence import Evidence, RowReport
 from ._key_operations import KeyOperations
+from ._offers import Offer, is_allowed
 from ._plugin import Plugin
 from ._probing import probe
-from ._resolver import Offer, is_allowed
 from .catalog import Catalog, CatalogHandle
 from .config import KeystoreSettings
 from .errors import InvalidArgument

@@ -9,7 +9,7 @@ from kmsplug_protocol import KEYSTORE_API, InitializeResult
 from pydantic import ValidationError
 
 from kmsplug_host._launch import available_drivers, describe_command
-from kmsplug_host._resolver import Offer, offer
+from kmsplug_host._offers import Offer, offer
 from kmsplug_host._rows import Rows
 from kmsplug_host.config import KeystoreSettings
 from kmsplug_host.errors import PluginUnavailable

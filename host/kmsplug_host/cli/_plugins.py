@@ -9,7 +9,7 @@ from kmsplug_protocol import KEYSTORE_API
 
 from kmsplug_host._discovery import Available, find
 from kmsplug_host._evidence import RowReport, promises_in_short
-from kmsplug_host._resolver import Offer
+from kmsplug_host._offers import Offer
 from kmsplug_host.config import load
 from kmsplug_host.errors import ConfigurationError
 
