@@ -37,6 +37,23 @@ def mock() -> Iterator[Served]:
         yield Served(host, server)
 
 
+def test_a_keystore_that_a_reload_takes_away_meanwhile_costs_nobody_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugins = {"mock": {"driver": "mock"}, "other": {"driver": "mock"}}
+    with (
+        Host.open({"plugins": plugins}) as host,
+        serve(host, "127.0.0.1:0", interval_s=NEVER) as server,
+    ):
+        served, stats = Served(host, server), host.stats()
+        host.reload({"plugins": {"mock": plugins["mock"]}})
+        monkeypatch.setattr(host, "stats", lambda: stats)
+
+        answer = served.get("/health")
+
+    assert [each["name"] for each in json.loads(answer.text)["keystores"]] == ["mock"]
+
+
 def connect(served: Served) -> socket.socket:
     return socket.create_connection(("127.0.0.1", served.server.port), timeout=30)
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +12,8 @@ from kmsplug_host.errors import ConfigurationError
 
 from . import _output
 from ._config import Options, find_config
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def serve(
@@ -34,13 +36,11 @@ def serve(
     """
     from kmsplug_host.serve import serve as begin  # noqa: PLC0415 - no other command needs an HTTP server
 
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    # Kept for `sigwait`: a handler runs when this thread wakes up, and the signal may wake another one. The
+    # guardians of drivers let theirs in again.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     options: Options = context.obj
     with Host.open(find_config(options), all_ready=False) as host:
-        # Not in the handler: what it interrupts may hold a lock that a reload needs.
-        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=host.reload, daemon=True).start())
         try:
             server = begin(host, listen, interval_s=interval, deep_s=deep_interval or None, remote=remote)
         except OSError as error:
@@ -52,4 +52,5 @@ def serve(
                 sys.stdout.flush()
             else:
                 _output.note(f"listening on {address}")
-            ended.wait()
+            while signal.sigwait(_SIGNALS) == signal.SIGHUP:
+                threading.Thread(target=host.reload, daemon=True).start()

@@ -1,6 +1,7 @@
 """What is known about plugins and keystores as one JSON document; the page shows the same."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from kmsplug_host._evidence import RowStatus
 from kmsplug_host._meter import CallFailure
 from kmsplug_host._status import PluginState, PluginStatus
 from kmsplug_host.client import Host
-from kmsplug_host.errors import PluginUnavailable
+from kmsplug_host.errors import ConfigurationError, PluginUnavailable
 from kmsplug_host.health import Health
 from kmsplug_host.keystore import Keystore
 from kmsplug_host.resilience import KeystoreStats
@@ -24,8 +25,15 @@ def document(host: Host, seen: Mapping[str, Seen]) -> dict[str, Any]:
     """Return the whole: ``plugins`` and ``keystores``. What a driver said is escaped."""
     return {
         "plugins": [_plugin(plugin, seen.get(plugin.name) or Seen()) for plugin in host.plugins()],
-        "keystores": [_keystore(host.keystore(stats.keystore), stats) for stats in host.stats()],
+        "keystores": list(_keystores(host)),
     }
+
+
+def _keystores(host: Host) -> Iterator[dict[str, Any]]:
+    for stats in host.stats():
+        # A reload may take it away meanwhile.
+        with contextlib.suppress(ConfigurationError, PluginUnavailable):
+            yield _keystore(host.keystore(stats.keystore), stats)
 
 
 def ready(plugin: dict[str, Any]) -> bool:
