@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from support.cli import CONFIG, SCRIPT, Cli
 from support.host import wait_until
+from support.lifeline import running
 
 GONE = '\n[plugins.gone]\ncommand = ["/bin/false"]\nisolation = "process"\nmax_crashes = 0\n'
 
@@ -18,19 +19,15 @@ GONE = '\n[plugins.gone]\ncommand = ["/bin/false"]\nisolation = "process"\nmax_c
 @pytest.fixture
 def served(cli: Cli) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     (cli.folder / "plugins.toml").write_text(CONFIG + GONE)
-    process = subprocess.Popen(
-        [SCRIPT, "--json", "serve", "--listen", "127.0.0.1:0"], cwd=cli.folder, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    text = b""
-    while not text.endswith(b"}\n"):
-        line = process.stdout.readline()
-        assert line
-        text += line
-    yield process, json.loads(text)["listening"]
-    process.kill()
-    process.wait(30)
-    process.stdout.close()
+    command = [SCRIPT, "--json", "serve", "--listen", "127.0.0.1:0"]
+    with running(command, cwd=cli.folder, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        text = b""
+        while not text.endswith(b"}\n"):
+            line = process.stdout.readline()
+            assert line
+            text += line
+        yield process, json.loads(text)["listening"]
 
 
 def status(address: str) -> int:
