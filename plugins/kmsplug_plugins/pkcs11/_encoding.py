@@ -1,5 +1,6 @@
 """Between the forms of PKCS#11 and those of the protocol: signatures, points, public keys."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,6 +16,15 @@ _CURVES: Final = {
     KeyAlgorithm.EC_P384: ec.SECP384R1(),
     KeyAlgorithm.EC_P521: ec.SECP521R1(),
 }
+
+POST_QUANTUM: Final[Mapping[KeyAlgorithm, Any]] = {
+    KeyAlgorithm.ML_DSA_44: mldsa.MLDSA44PublicKey,
+    KeyAlgorithm.ML_DSA_65: mldsa.MLDSA65PublicKey,
+    KeyAlgorithm.ML_DSA_87: mldsa.MLDSA87PublicKey,
+    KeyAlgorithm.ML_KEM_768: mlkem.MLKEM768PublicKey,
+    KeyAlgorithm.ML_KEM_1024: mlkem.MLKEM1024PublicKey,
+}
+"""Public keys as the other implementation has them."""
 
 _OCTET_STRING: Final = 0x04
 _LONG_FORM: Final = 0x80
@@ -80,10 +90,8 @@ def public_key_info(kind: Kind, point: bytes) -> bytes:
             key = ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[kind.algorithm], point)
         elif kind.algorithm is KeyAlgorithm.ED25519:
             key = ed25519.Ed25519PublicKey.from_public_bytes(point)
-        elif kind.algorithm is KeyAlgorithm.ML_DSA_65:
-            key = mldsa.MLDSA65PublicKey.from_public_bytes(point)
         else:
-            key = mlkem.MLKEM768PublicKey.from_public_bytes(point)
+            key = POST_QUANTUM[kind.algorithm].from_public_bytes(point)
     except UnsupportedAlgorithm as error:
         raise ValueError("the cryptographic library here does not know such keys") from error
     return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))

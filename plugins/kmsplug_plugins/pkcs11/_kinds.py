@@ -67,6 +67,18 @@ EDWARDS_NAME: Final = b"\x13\x0cedwards25519"
 
 ORDER_BYTES: Final[Mapping[KeyAlgorithm, int]] = {_A.EC_P256: 32, _A.EC_P384: 48, _A.EC_P521: 66}
 
+ML_DSA: Final[Mapping[KeyAlgorithm, MLDSAParameterSet]] = {
+    _A.ML_DSA_44: MLDSAParameterSet.ML_DSA_44,
+    _A.ML_DSA_65: MLDSAParameterSet.ML_DSA_65,
+    _A.ML_DSA_87: MLDSAParameterSet.ML_DSA_87,
+}
+
+# Not ML-KEM-512: there is no other implementation at hand to encode its public half and compare answers with.
+ML_KEM: Final[Mapping[KeyAlgorithm, MLKEMParameterSet]] = {
+    _A.ML_KEM_768: MLKEMParameterSet.ML_KEM_768,
+    _A.ML_KEM_1024: MLKEMParameterSet.ML_KEM_1024,
+}
+
 _RSA_BITS: Final = {_A.RSA_2048: 2048, _A.RSA_3072: 3072, _A.RSA_4096: 4096}
 _HMAC_BITS: Final = {_A.HMAC_SHA_256: 256, _A.HMAC_SHA_384: 384, _A.HMAC_SHA_512: 512}
 
@@ -111,21 +123,27 @@ KINDS: Final = (
         )
         for algorithm, bits in _HMAC_BITS.items()
     ),
-    Kind(
-        _A.ML_DSA_65,
-        _U.SIGN_VERIFY,
-        KeyType.ML_DSA,
-        Ckm.ML_DSA_KEY_PAIR_GEN,
-        _F.SIGN | _F.VERIFY,
-        parameter_set=MLDSAParameterSet.ML_DSA_65,
+    *(
+        Kind(
+            algorithm,
+            _U.SIGN_VERIFY,
+            KeyType.ML_DSA,
+            Ckm.ML_DSA_KEY_PAIR_GEN,
+            _F.SIGN | _F.VERIFY,
+            parameter_set=parameter_set,
+        )
+        for algorithm, parameter_set in ML_DSA.items()
     ),
-    Kind(
-        _A.ML_KEM_768,
-        _U.KEY_ENCAPSULATION,
-        KeyType.ML_KEM,
-        Ckm.ML_KEM_KEY_PAIR_GEN,
-        MechanismFlag(0),  # CKA_ENCAPSULATE and CKA_DECAPSULATE are set by the library
-        parameter_set=MLKEMParameterSet.ML_KEM_768,
+    *(
+        Kind(
+            algorithm,
+            _U.KEY_ENCAPSULATION,
+            KeyType.ML_KEM,
+            Ckm.ML_KEM_KEY_PAIR_GEN,
+            MechanismFlag(0),  # CKA_ENCAPSULATE and CKA_DECAPSULATE are set by the library
+            parameter_set=parameter_set,
+        )
+        for algorithm, parameter_set in ML_KEM.items()
     ),
 )
 
@@ -145,8 +163,7 @@ _OWN: Final[Mapping[KeyAlgorithm, tuple[Mechanism, ...]]] = {
     _A.HMAC_SHA_256: (_M.HMAC_SHA_256,),
     _A.HMAC_SHA_384: (_M.HMAC_SHA_384,),
     _A.HMAC_SHA_512: (_M.HMAC_SHA_512,),
-    _A.ML_DSA_65: (_M.ML_DSA_65,),
-    _A.ML_KEM_768: (_M.ML_KEM_768,),
+    **{algorithm: (_M(algorithm.value),) for algorithm in (*ML_DSA, *ML_KEM)},
 }
 
 

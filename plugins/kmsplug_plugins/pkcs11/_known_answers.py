@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, keywrap
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, mlkem, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -24,6 +24,7 @@ from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism, Probe
 
 from . import _use
 from ._client import Attribute, KeyType, Object, ObjectClass, PKCS11Error, Session
+from ._encoding import POST_QUANTUM
 from ._errors import NOT_NOW, name_of
 from ._imports import unwrap_into
 from ._keys import is_generated, make
@@ -236,7 +237,7 @@ def _ml_dsa(session: Session, kind: Kind, mechanism: Mechanism, _profile: Profil
     signature = _use.sign(private, mechanism, _MESSAGE, hashed=False)
     point, probe = _use.public_point(_there(public), kind.key_type), Probe.ROUND_TRIP
     with suppress(UnsupportedAlgorithm):  # by the library that is known to be right, where it is an old one
-        mldsa.MLDSA65PublicKey.from_public_bytes(point).verify(signature, _MESSAGE)
+        POST_QUANTUM[kind.algorithm].from_public_bytes(point).verify(signature, _MESSAGE)
         probe = Probe.KNOWN_ANSWER
     for text, expected in ((_MESSAGE, True), (_BOUND, False)):
         found = _use.verify(public, mechanism, text, signature, hashed=False, order_bytes=0)
@@ -250,7 +251,7 @@ def _ml_kem(session: Session, kind: Kind, _mechanism: Mechanism, _profile: Profi
     _require(_use.decapsulate(private, encapsulation) == secret)
     point, probe = _use.public_point(_there(public), kind.key_type), Probe.ROUND_TRIP
     with suppress(UnsupportedAlgorithm):  # as above
-        expected, encapsulation = mlkem.MLKEM768PublicKey.from_public_bytes(point).encapsulate()
+        expected, encapsulation = POST_QUANTUM[kind.algorithm].from_public_bytes(point).encapsulate()
         _require(hmac.compare_digest(_use.decapsulate(private, encapsulation), expected))
         probe = Probe.KNOWN_ANSWER
     return probe
@@ -282,12 +283,12 @@ _TRIALS: Final[Mapping[Mechanism, _Trial]] = {
     },
     **{mechanism: _ecdsa for mechanism in Mechanism if mechanism.startswith("ECDSA")},
     _M.ED25519: _ed25519,
-    _M.ML_DSA_65: _ml_dsa,
+    **dict.fromkeys((_M.ML_DSA_44, _M.ML_DSA_65, _M.ML_DSA_87), _ml_dsa),
     _M.HMAC_SHA_256: _hmac,
     _M.HMAC_SHA_384: _hmac,
     _M.HMAC_SHA_512: _hmac,
     _M.ECDH: _ecdh,
-    _M.ML_KEM_768: _ml_kem,
+    **dict.fromkeys((_M.ML_KEM_768, _M.ML_KEM_1024), _ml_kem),
 }
 
 

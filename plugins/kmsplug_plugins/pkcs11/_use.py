@@ -74,7 +74,7 @@ _HMACS: Final[Mapping[Mechanism, tuple[Ckm, int]]] = {
     _M.HMAC_SHA_512: (Ckm.SHA512_HMAC, 64),
 }
 
-_SHARED_SECRET_BYTES: Final = 32  # of ML-KEM-768
+_SHARED_SECRET_BYTES: Final = 32  # of ML-KEM
 
 
 class UnfitError(Exception):
@@ -112,8 +112,8 @@ _PLAIN: Final[Mapping[Mechanism, Ckm]] = {
     **dict.fromkeys((_M.ECDSA_SHA_256, _M.ECDSA_SHA_384, _M.ECDSA_SHA_512), Ckm.ECDSA),
     _M.ED25519: Ckm.EDDSA,
     _M.ECDH: Ckm.ECDH1_DERIVE,
-    _M.ML_DSA_65: Ckm.ML_DSA,
-    _M.ML_KEM_768: Ckm.ML_KEM,
+    **dict.fromkeys((_M.ML_DSA_44, _M.ML_DSA_65, _M.ML_DSA_87), Ckm.ML_DSA),
+    **dict.fromkeys((_M.ML_KEM_768, _M.ML_KEM_1024), Ckm.ML_KEM),
 }
 
 

@@ -51,8 +51,13 @@ from .key_operations import require_version
 _T = TypeVar("_T")
 
 _GCM: Final = (Mechanism.AES_128_GCM, Mechanism.AES_256_GCM)
-_SIGNATURE_BYTES: Final = {KeyAlgorithm.ED25519: 64, KeyAlgorithm.ML_DSA_65: 3309}
-_ENCAPSULATION_BYTES: Final = 1088  # of ML-KEM-768
+_SIGNATURE_BYTES: Final = {
+    KeyAlgorithm.ED25519: 64,
+    KeyAlgorithm.ML_DSA_44: 2420,
+    KeyAlgorithm.ML_DSA_65: 3309,
+    KeyAlgorithm.ML_DSA_87: 4627,
+}
+_ENCAPSULATION_BYTES: Final = {KeyAlgorithm.ML_KEM_768: 1088, KeyAlgorithm.ML_KEM_1024: 1568}
 _KW_UNIT: Final = 8
 _SHORTEST_KW: Final = 16
 
@@ -239,7 +244,7 @@ class CryptoOperations:
         def act(worker: Worker, key: StoredKey, mechanism: Mechanism) -> SharedSecretResult:
             del worker, mechanism
             with _one_refusal():
-                _require_length(request.ciphertext, _ENCAPSULATION_BYTES)
+                _require_length(request.ciphertext, _ENCAPSULATION_BYTES[key.kind.algorithm])
                 secret = _use.decapsulate(key.secret, request.ciphertext)
             return SharedSecretResult(shared_secret=secret, **self._said(key))
 

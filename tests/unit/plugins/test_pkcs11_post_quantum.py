@@ -8,12 +8,19 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import (
+    MLDSA44PublicKey,
+    MLDSA65PublicKey,
+    MLDSA87PublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PublicKey, MLKEM1024PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from kmsplug_plugins.pkcs11.driver import Pkcs11Driver
 from kmsplug_sdk.testing import DriverClient, run_driver
 from support.tokens import TOKENS
+
+SIGNS = ("ED25519", "ML_DSA_44", "ML_DSA_65", "ML_DSA_87")
+AGREES = ("ML_KEM_768", "ML_KEM_1024")
 
 
 @pytest.fixture
@@ -21,9 +28,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DriverCl
     with TOKENS["kryoptic"](tmp_path) as tokens:
         for name, value in tokens.env.items():
             monkeypatch.setenv(name, value)
-        with run_driver(
-            Pkcs11Driver, {**tokens.config, "algorithms": ["ED25519", "ML_DSA_65", "ML_KEM_768"]}
-        ) as it:
+        with run_driver(Pkcs11Driver, {**tokens.config, "algorithms": [*SIGNS, *AGREES]}) as it:
             yield it
 
 
@@ -43,7 +48,7 @@ def made(client: DriverClient, algorithm: str) -> tuple[str, Any]:
     return key_id, load_der_public_key(base64.b64decode(public))
 
 
-@pytest.mark.parametrize("algorithm", ["ED25519", "ML_DSA_65"])
+@pytest.mark.parametrize("algorithm", SIGNS)
 def test_what_the_token_signs_others_verify_and_of_another_message_nobody_does(
     client: DriverClient, algorithm: str
 ) -> None:
@@ -55,17 +60,20 @@ def test_what_the_token_signs_others_verify_and_of_another_message_nobody_does(
         for message in (b"m", b"n")
     ]
 
-    assert isinstance(public, Ed25519PublicKey | MLDSA65PublicKey)
+    assert isinstance(public, Ed25519PublicKey | MLDSA44PublicKey | MLDSA65PublicKey | MLDSA87PublicKey)
     public.verify(base64.b64decode(signature), b"m")
     with pytest.raises(InvalidSignature):
         public.verify(base64.b64decode(signature), b"n")
     assert valid == [True, False]
 
 
-def test_what_others_encapsulate_the_token_opens_with_that_key_alone(client: DriverClient) -> None:
-    key_id, public = made(client, "ML_KEM_768")
-    another, _ = made(client, "ML_KEM_768")
-    assert isinstance(public, MLKEM768PublicKey)
+@pytest.mark.parametrize("algorithm", AGREES)
+def test_what_others_encapsulate_the_token_opens_with_that_key_alone(
+    client: DriverClient, algorithm: str
+) -> None:
+    key_id, public = made(client, algorithm)
+    another, _ = made(client, algorithm)
+    assert isinstance(public, MLKEM768PublicKey | MLKEM1024PublicKey)
 
     secret, encapsulation = public.encapsulate()
     opened = [
@@ -80,7 +88,7 @@ def test_what_others_encapsulate_the_token_opens_with_that_key_alone(client: Dri
     assert own_opened["shared_secret"] == own["shared_secret"]
 
 
-@pytest.mark.parametrize("length", [1, 1087, 1089])
+@pytest.mark.parametrize("length", [1, 1087, 1089, 1568])
 def test_an_encapsulation_of_another_length_is_no_ciphertext(client: DriverClient, length: int) -> None:
     key_id, _ = made(client, "ML_KEM_768")
 
