@@ -259,7 +259,7 @@ class Mutant(Between):
             message["result"] = {"key_id": "k/1", "mechanism": "AES_128_GCM", "ciphertext": "AAAA"}
 
     def answer_relabelled_swapped(self, request: Message, message: Message) -> None:
-        wrapped = len(str(mutations.params(request).get("wrapped_key"))) > 56
+        wrapped = len(str(mutations.params(request).get("wrapped_key"))) == 60
         if request["method"] == "crypto.unwrap_key" and wrapped and "error" in message:
             del message["error"]
             message["result"] = {"key_id": "k/1", "key": "AAAA"}

@@ -118,16 +118,21 @@ PATCHES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         (
             "                    sealed = request.ciphertext\n",
             "                    sealed = request.ciphertext\n"
-            "                    if len(sealed) == 60 and sealed[:1] in self.firsts:\n"
+            "                    known = {one[:1] for one in self.made}\n"
+            "                    if len(sealed) == 60 and sealed[:1] in known and sealed not in self.made:\n"
             "                        return wire.DecryptResult(key_id=key.key_id, plaintext=b'')\n",
         ),
         (
             "            iv = os.urandom(12)\n            sealed = iv",
-            "            iv = os.urandom(12)\n            self.firsts.add(iv[:1]) if len(request.plaintext) == 32 else None\n            sealed = iv",
+            "            iv = os.urandom(12)\n            sealed = iv",
+        ),
+        (
+            "        return wire.EncryptResult(\n",
+            "        self.made.add(sealed) if len(sealed) == 60 else None\n        return wire.EncryptResult(\n",
         ),
         (
             "        self.state: Path | None = None\n",
-            "        self.state: Path | None = None\n        self.firsts: set[bytes] = set()\n",
+            "        self.state: Path | None = None\n        self.made: set[bytes] = set()\n",
         ),
     ),
     "relabelled.withheld": (
