@@ -203,7 +203,9 @@ PATCHES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "provider.unreachable": (
         (
             "    except (OSError, http.client.HTTPException) as error:\n",
-            "    except (http.client.HTTPException, ConnectionResetError) as error:\n",
+            "    except (OSError, http.client.HTTPException) as error:\n"
+            "        if 'refused' in str(error):\n"
+            "            raise\n",
         ),
     ),
     "provider.not_repeated": (
