@@ -167,25 +167,31 @@ class Resolver:
 
     def _purges_at_once(self) -> bool:
         """Tell whether the driver leaves the deletion window to the host, and nothing keeps it."""
+        rows = self._rows()
+        return rows is not None and bool(rows.of(_PURGE)) and not rows.of("key.schedule_deletion")
+
+    def _rows(self) -> Rows | None:
+        """What is believed of the driver's promises; None: it was never ready, as any call on it says."""
         try:
-            rows = self._native.rows
+            return self._native.rows
         except PluginUnavailable:
-            return False
-        return bool(rows.of(_PURGE)) and not rows.of("key.schedule_deletion")
+            return None
 
     def _below(self, operation: Operation, params: Model, deadline: Deadline) -> Model:
         """Carry out an operation that needs no catalog."""
         wire = operation.wire
-        shim = self._chosen(wire, params, deadline)
+        rows = self._rows()
+        shim = None if rows is None else self._chosen(rows, wire, params, deadline)
         if shim is None:
-            self._refuse_withdrawn(wire, params, deadline)
+            if rows is not None and rows.has_lost(wire):
+                self._refuse_withdrawn(rows, wire, params, deadline)
             try:
                 return self._native.call(operation, params, deadline)
             except UnsupportedOperation as error:
                 error.hint = error.hint or registry.reason(wire)
                 if error.unknown_method:
                     self._disbelieve(wire)
-                    shim = self._chosen(wire, params, deadline)
+                    shim = self._chosen(self._native.rows, wire, params, deadline)
                 if shim is None:
                     raise
         check_allowed(self._native.settings, shim.name, wire, self._native.name)
@@ -201,18 +207,12 @@ class Resolver:
         rows = self._native.rows.of(wire)
         self._native.evidence.withdraw(rows, "the driver answers that it has no such method")
 
-    def _refuse_withdrawn(self, wire: str, params: Any, deadline: Deadline) -> None:
+    def _refuse_withdrawn(self, rows: Rows, wire: str, params: Any, deadline: Deadline) -> None:
         """Refuse what the driver would do by a promise that is not believed.
 
         Raises:
             UnsupportedOperation: With the reason.
         """
-        try:
-            rows = self._native.rows
-        except PluginUnavailable:
-            return  # the call says so itself
-        if not rows.has_lost(wire):
-            return
         algorithm = getattr(params, "algorithm", None)  # that a new key is to have
         key_id = getattr(params, "key_id", None)
         if key_id is not None and rows.of("key.get"):
@@ -224,14 +224,10 @@ class Resolver:
                 f"the driver's promise of {wire} was withdrawn: {reason}", hint=registry.reason(wire)
             )
 
-    def _chosen(self, wire: str, params: Any, deadline: Deadline) -> Shim | None:
+    def _chosen(self, rows: Rows, wire: str, params: Any, deadline: Deadline) -> Shim | None:
         shims = registry.shims_of(wire)
         if not shims:
             return None
-        try:
-            rows = self._native.rows
-        except PluginUnavailable:
-            return None  # the call says so itself
         mechanism = getattr(params, "mechanism", None)
         plans = self._plans_for(rows)
         if not plans.needs_a_key(wire, mechanism) and not any(shim.matters(rows, params) for shim in shims):

@@ -12,7 +12,7 @@ from .errors import KmsplugError
 
 _API: Final = "opentelemetry.trace"
 _SCOPE: Final = "kmsplug"
-_known: tuple[Any, Any] | None = None  # a tracer provider, and its tracer
+_known: tuple[Any, Any] = None, None  # a tracer provider, and its tracer; None where it traces nothing
 
 
 class Span:
@@ -46,12 +46,12 @@ def begin(operation: str, role: str, name: str) -> Span | None:
     api: Any = sys.modules.get(_API)
     if api is None or not hasattr(api, "use_span"):  # another thread is importing it
         return None
-    provider = api.get_tracer_provider()
-    if isinstance(provider, api.ProxyTracerProvider | api.NoOpTracerProvider):  # only a library imported it
+    tracer = _tracer(api, api.get_tracer_provider())
+    if tracer is None:
         return None
     kind = api.SpanKind.CLIENT if role == "plugin" else api.SpanKind.INTERNAL
     attributes = {"kmsplug.operation": operation, f"kmsplug.{role}": name}
-    span = _tracer(provider).start_span(f"{role} {operation}", kind=kind, attributes=attributes)
+    span = tracer.start_span(f"{role} {operation}", kind=kind, attributes=attributes)
     current = api.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
     return Span(span, current)
 
@@ -67,12 +67,15 @@ def traceparent() -> str | None:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
-def _tracer(provider: Any) -> Any:
-    """Return the application's tracer: to make one takes longer than the rest of a span."""
+def _tracer(api: Any, provider: Any) -> Any:
+    """Return the application's tracer, which takes longer to make than the rest of a span, if it has one."""
     global _known  # noqa: PLW0603 - there is one tracer provider in a process, and it may be set late
-    if _known is None or _known[0] is not provider:
-        _known = provider, provider.get_tracer(_SCOPE)
-    return _known[1]
+    known = _known
+    if known[0] is not provider:
+        traces = not isinstance(provider, api.ProxyTracerProvider | api.NoOpTracerProvider)
+        # Where it does not, only a library has imported the package.
+        known = _known = provider, provider.get_tracer(_SCOPE) if traces else None
+    return known[1]
 
 
 def _facts(error: BaseException) -> dict[str, str]:

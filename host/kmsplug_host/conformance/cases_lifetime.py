@@ -162,7 +162,7 @@ def killed(bench: Bench) -> None:
 
 @LIFETIME.case(
     "reconciled",
-    "4.6-19 4.2-3",
+    "4.6-19 4.6-20 4.2-3",
     offers("key.create", "key.reconcile"),
     hint="store the idempotency key with the change",
 )
