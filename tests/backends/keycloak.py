@@ -39,8 +39,9 @@ features=client-auth-federated
 http-enabled=true
 http-host=127.0.0.1
 hostname-strict=false
-spi-public-key-storage--infinispan--min-time-between-requests=0
+spi-public-key-storage--infinispan--min-time-between-requests=-1
 """
+"""The last: a key that it does not know is asked for at once; with 0, not within the same second."""
 _ENVIRONMENT: Final = {
     "PATH": os.environ.get("PATH", os.defpath),
     # It runs for seconds only: what the second compiler makes faster takes longer.
