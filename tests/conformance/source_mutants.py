@@ -207,7 +207,7 @@ EVERYTHING_MUTANTS = (
     ),
     mutant(
         "forgets old versions",
-        "states.rotate",
+        "states.rotate states.versions",
         (ROTATED, "        key.versions = [key.versions[-1]]\n" + ROTATED),
     ),
     mutant("uses another version than was named", "states.named_versions", (NAMED, "versions[:1]")),

@@ -172,7 +172,9 @@ def test_a_stranger_that_floods_the_pipes_of_a_dead_process_is_not_read_for_ever
             received = 0
             while data := process.read():
                 received += len(data)
-            assert received < 3 * 1024 * 1024
+                assert received < 2**30, (
+                    "read for ever"
+                )  # how much comes before the kill is the machine's affair
             assert process.wait(LONG_S) == -9
             wait_for_end(stranger)
         finally:

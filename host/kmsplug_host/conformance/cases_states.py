@@ -60,7 +60,7 @@ def disable(bench: Bench) -> None:
 
 @STATES.case(
     "twice",
-    "6.3-2 4.1-7",
+    "6.3-1 6.3-2 4.1-7",
     _DISABLE,
     hint="look at the state first; your provider may call the second time an error",
 )

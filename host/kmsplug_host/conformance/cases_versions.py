@@ -153,7 +153,12 @@ def first(bench: Bench) -> None:
 
 
 @VERSIONS.case(
-    "completed", "6.3-5 4.1-7", _DISABLE, _ROTATE, _LIST, hint="move what is left to be moved, each time"
+    "completed",
+    "6.3-5 6.3-1 4.1-7",
+    _DISABLE,
+    _ROTATE,
+    _LIST,
+    hint="move what is left to be moved, each time",
 )
 def completed(bench: Bench) -> None:
     """Disabling again a key of several versions leaves each of them suspended; enabling again, none."""
@@ -214,7 +219,7 @@ def unknown(bench: Bench) -> None:
 
 @VERSIONS.case(
     "cancelled_deactivated",
-    "6.3-4",
+    "6.3-4 6.3-1",
     _ROTATE,
     _LIST,
     _DELETE,
@@ -256,7 +261,9 @@ def deletion_twice(bench: Bench) -> None:
     check(due is None or found.deletion_at is not None, "the date of its destruction is no longer told")
 
 
-@VERSIONS.case("labels_stay", "6.2-4", _DISABLE, offers("key.tag"), hint="tags are not a use of the key")
+@VERSIONS.case(
+    "labels_stay", "6.2-4 6.3-1", _DISABLE, offers("key.tag"), hint="tags are not a use of the key"
+)
 def labels_stay(bench: Bench) -> None:
     """A disabled key can be tagged, or refuses that with the code of its state."""
     _, key = next(each(bench, "key.disable"))
