@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsplug_protocol import Capability, KeyAlgorithm, KeyUsage
+from kmsplug_protocol.kinds import USED_AS, usages_of
 
-from ._kinds import USED_AS, usages_of
 from ._rows import Rows
 from .config import KeystoreSettings
 from .shims import registry

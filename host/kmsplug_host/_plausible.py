@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism, SignedForm
-
-from ._kinds import (
+from kmsplug_protocol.kinds import (
     ASYMMETRIC,
     CIPHERS,
     EC,

@@ -22,9 +22,9 @@ from kmsplug_protocol import (
     Model,
     Operation,
 )
+from kmsplug_protocol.kinds import USED_AS
 
 from ._deadline import Deadline
-from ._kinds import USED_AS
 from ._native import Native
 from ._offers import NO, Offer, is_allowed, keeper_for, leaves_any, may_be_native, offer, serves
 from ._rows import Rows

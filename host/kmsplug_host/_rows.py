@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from kmsplug_protocol import Capability, KeyAlgorithm, KeyUsage, Mechanism, SignedForm
 from kmsplug_protocol.framing import MAX_INTEGER
-
-from ._kinds import algorithms_of
+from kmsplug_protocol.kinds import algorithms_of
 
 
 class Rows:

@@ -22,9 +22,9 @@ from kmsplug_protocol import (
     SignedForm,
     untrusted,
 )
+from kmsplug_protocol.kinds import ASYMMETRIC, HMAC_BYTES
 
 from ._evidence import Evidence
-from ._kinds import ASYMMETRIC, HMAC_BYTES
 from ._observe import refusal_wanted
 from ._public_keys import agree, is_of
 from ._rows import Rows

@@ -2,54 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, KeyUsage, Mechanism
-
-_U = KeyUsage
-_A = KeyAlgorithm
-
-RSA: Final = frozenset({_A.RSA_2048, _A.RSA_3072, _A.RSA_4096})
-_EC: Final = frozenset({_A.EC_P256, _A.EC_P384, _A.EC_P521, _A.EC_SECP256K1})
-_HMAC: Final = frozenset({_A.HMAC_SHA_224, _A.HMAC_SHA_256, _A.HMAC_SHA_384, _A.HMAC_SHA_512})
-_ML_DSA: Final = frozenset({_A.ML_DSA_44, _A.ML_DSA_65, _A.ML_DSA_87})
-_ML_KEM: Final = frozenset({_A.ML_KEM_512, _A.ML_KEM_768, _A.ML_KEM_1024})
-SIGNING: Final = RSA | _EC | _ML_DSA | {_A.ED25519}
-ASYMMETRIC: Final = SIGNING | _ML_KEM | {_A.X25519}
-
-_NATURAL: Final[dict[KeyAlgorithm, tuple[KeyUsage, ...]]] = {
-    _A.AES_128_GCM: (_U.ENCRYPT_DECRYPT,),
-    _A.AES_256_GCM: (_U.ENCRYPT_DECRYPT,),
-    _A.AES_256_KW: (_U.WRAP_UNWRAP,),
-    **dict.fromkeys(RSA, (_U.SIGN_VERIFY, _U.ENCRYPT_DECRYPT, _U.WRAP_UNWRAP)),
-    **dict.fromkeys(_EC, (_U.SIGN_VERIFY, _U.KEY_AGREEMENT)),
-    **dict.fromkeys(_HMAC, (_U.GENERATE_VERIFY_MAC,)),
-    _A.ED25519: (_U.SIGN_VERIFY,),
-    **dict.fromkeys(_ML_DSA, (_U.SIGN_VERIFY,)),
-    _A.X25519: (_U.KEY_AGREEMENT,),
-    **dict.fromkeys(_ML_KEM, (_U.KEY_ENCAPSULATION,)),
-}
-
-USED_AS: Final = {
-    "crypto.encrypt": _U.ENCRYPT_DECRYPT,
-    "crypto.decrypt": _U.ENCRYPT_DECRYPT,
-    "crypto.generate_data_key": _U.ENCRYPT_DECRYPT,
-    "crypto.reencrypt": _U.ENCRYPT_DECRYPT,
-    "crypto.wrap_key": _U.WRAP_UNWRAP,
-    "crypto.unwrap_key": _U.WRAP_UNWRAP,
-    "crypto.sign": _U.SIGN_VERIFY,
-    "crypto.verify": _U.SIGN_VERIFY,
-    "crypto.mac": _U.GENERATE_VERIFY_MAC,
-    "crypto.verify_mac": _U.GENERATE_VERIFY_MAC,
-    "crypto.derive": _U.KEY_AGREEMENT,
-    "crypto.encapsulate": _U.KEY_ENCAPSULATION,
-    "crypto.decapsulate": _U.KEY_ENCAPSULATION,
-}
-
-
-def natural_usages(algorithm: KeyAlgorithm) -> tuple[KeyUsage, ...]:
-    """Return the usages that a kind of key can have, the commonest first."""
-    return _NATURAL[algorithm]
+from kmsplug_protocol.kinds import USED_AS, usages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +52,7 @@ class Capabilities:
 
     def makes(self, algorithm: KeyAlgorithm, usage: KeyUsage) -> bool:
         """Tell whether a key of this kind can be made."""
-        return usage in natural_usages(algorithm) and any(
+        return usage in usages_of(algorithm) and any(
             row.key_algorithm in (None, algorithm) and row.usage in (None, usage)
             for row in self.of("key.create")
         )
@@ -105,7 +60,7 @@ class Capabilities:
     def kinds(self) -> Iterator[tuple[KeyAlgorithm, KeyUsage]]:
         """Yield every kind of key that can be made."""
         for algorithm in KeyAlgorithm:
-            for usage in natural_usages(algorithm):
+            for usage in usages_of(algorithm):
                 if self.makes(algorithm, usage):
                     yield algorithm, usage
 

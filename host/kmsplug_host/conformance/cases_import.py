@@ -10,10 +10,10 @@ from kmsplug_protocol import (
     encode_base64,
     jsonrpc,
 )
+from kmsplug_protocol.kinds import usages_of
 
 from . import reference
 from .bench import Bench
-from .capabilities import natural_usages
 from .case import Cases, offers
 from .session import read_result
 from .verdict import Skipped, check
@@ -39,7 +39,7 @@ def import_key(bench: Bench) -> None:
     """Imported material becomes the key: what is encrypted with it opens here; before, nothing worked."""
     reference.require_library()
     formats = {name for row in bench.capabilities.rows for name in row.import_formats}
-    kind = (KeyAlgorithm.AES_256_GCM, natural_usages(KeyAlgorithm.AES_256_GCM)[0])
+    kind = (KeyAlgorithm.AES_256_GCM, usages_of(KeyAlgorithm.AES_256_GCM)[0])
     if "RSA_OAEP_SHA_256" not in formats or not bench.capabilities.makes(*kind):
         raise Skipped("this case imports AES_256_GCM keys under RSA_OAEP_SHA_256")
     session = bench.session
@@ -73,7 +73,7 @@ def import_key(bench: Bench) -> None:
 def material_stays(bench: Bench) -> None:
     """Material that was imported is in no description, list, backup, error or log."""
     reference.require_library()
-    kind = (KeyAlgorithm.AES_256_GCM, natural_usages(KeyAlgorithm.AES_256_GCM)[0])
+    kind = (KeyAlgorithm.AES_256_GCM, usages_of(KeyAlgorithm.AES_256_GCM)[0])
     formats = {name for row in bench.capabilities.rows for name in row.import_formats}
     if "RSA_OAEP_SHA_256" not in formats or not bench.capabilities.makes(*kind):
         raise Skipped("this case imports AES_256_GCM keys under RSA_OAEP_SHA_256")

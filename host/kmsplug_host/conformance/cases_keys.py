@@ -11,10 +11,10 @@ from kmsplug_protocol import (
     Protection,
     jsonrpc,
 )
+from kmsplug_protocol.kinds import ASYMMETRIC, RSA, usages_of
 
 from . import reference
 from .bench import Bench, key_name
-from .capabilities import ASYMMETRIC, RSA, natural_usages
 from .case import Cases, offers
 from .session import Session, read_result
 from .verdict import Skipped, check
@@ -89,7 +89,7 @@ def ids(bench: Bench) -> None:
 def undeclared_kinds(bench: Bench) -> None:
     """A kind of key that no row promises, or not for that usage, is refused with UNSUPPORTED_OPERATION."""
     for algorithm in KeyAlgorithm:
-        for usage in natural_usages(algorithm):
+        for usage in usages_of(algorithm):
             if not bench.capabilities.makes(algorithm, usage):
                 body = {"algorithm": algorithm, "usage": usage}
                 bench.session.call("key.create", body).refused("UNSUPPORTED_OPERATION")
@@ -117,7 +117,7 @@ def usage(bench: Bench) -> None:
         answer = bench.session.call("key.create", {"algorithm": algorithm})
         if algorithm in RSA:
             answer.refused("INVALID_ARGUMENT", number=_EITHER)
-        elif natural is natural_usages(algorithm)[0]:
+        elif natural is usages_of(algorithm)[0]:
             key = read_result("key.create", answer.granted())
             bench.will_delete(key)
             check(key.usage is natural, f"a {algorithm} key was made for {key.usage}")

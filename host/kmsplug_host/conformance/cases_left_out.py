@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kmsplug_protocol import BY_WIRE, Capability, KeyAlgorithm, Mechanism, jsonrpc
+from kmsplug_protocol.kinds import USED_AS
 
 from .bench import Bench
-from .capabilities import USED_AS, Target
+from .capabilities import Target
 from .case import Cases, offers
 from .verdict import check
 

@@ -4,9 +4,9 @@ import re
 from typing import Final
 
 from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, KeyUsage
+from kmsplug_protocol.kinds import USED_AS, usages_of
 
 from .bench import Bench
-from .capabilities import USED_AS, natural_usages
 from .case import Cases
 from .verdict import check
 
@@ -66,7 +66,7 @@ def usage(bench: Bench) -> None:
     """A row that promises to make keys names a usage that keys of this kind can have."""
     for row in bench.capabilities.of("key.create"):
         kinds = [row.key_algorithm] if row.key_algorithm else list(KeyAlgorithm)
-        possible: set[KeyUsage] = {usage for kind in kinds for usage in natural_usages(kind)}
+        possible: set[KeyUsage] = {usage for kind in kinds for usage in usages_of(kind)}
         check(row.usage is None or row.usage in possible, f"{_told(row)} is said to be for {row.usage}")
 
 

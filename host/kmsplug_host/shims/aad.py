@@ -7,9 +7,9 @@ ciphertext they would look bound and not be. So the request is refused, and told
 from typing import Any, Final, NoReturn
 
 from kmsplug_protocol import AssociatedData, Capability, EncryptParams, KeyAlgorithm, KeyUsage, Mechanism
+from kmsplug_protocol.kinds import CIPHERS
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._kinds import CIPHERS
 from kmsplug_host._rows import Rows
 from kmsplug_host.errors import UnsupportedOperation
 

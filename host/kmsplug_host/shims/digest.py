@@ -21,9 +21,9 @@ from kmsplug_protocol import (
     SignedForm,
     VerifyParams,
 )
+from kmsplug_protocol.kinds import EC, RSA
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._kinds import EC, RSA
 from kmsplug_host._rows import Rows
 from kmsplug_host.errors import UnsupportedOperation
 

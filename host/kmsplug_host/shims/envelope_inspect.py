@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kmsplug_protocol import cobblestone
-
-from kmsplug_host._kinds import PUBLIC_ALGORITHMS
+from kmsplug_protocol.kinds import PUBLIC_ALGORITHMS
 
 from . import envelope_format as fmt
 from .envelope_stream import read_exactly, read_header

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kmsplug_protocol import Capability, Secret, cobblestone, untrusted
+from kmsplug_protocol.kinds import PUBLIC_ALGORITHMS
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._kinds import PUBLIC_ALGORITHMS
 from kmsplug_host.errors import (
     AccessDenied,
     InvalidArgument,

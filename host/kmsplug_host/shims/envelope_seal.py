@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kmsplug_protocol import Capability, Key, cobblestone
+from kmsplug_protocol.kinds import PUBLIC_ALGORITHMS
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._kinds import PUBLIC_ALGORITHMS
 from kmsplug_host.errors import (
     InvalidArgument,
     InvalidCiphertext,

@@ -15,9 +15,9 @@ from kmsplug_protocol import (
     ReEncryptParams,
     ReEncryptResult,
 )
+from kmsplug_protocol.kinds import CIPHERS
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._kinds import CIPHERS
 from kmsplug_host._rows import Rows
 from kmsplug_host.errors import ShimFailed, UnsupportedOperation
 

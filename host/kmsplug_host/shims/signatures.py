@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from kmsplug_protocol import KeyAlgorithm, Mechanism
-
-from kmsplug_host._kinds import algorithms_of
+from kmsplug_protocol.kinds import algorithms_of
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes

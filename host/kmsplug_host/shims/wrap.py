@@ -27,9 +27,9 @@ from kmsplug_protocol import (
     WrapKeyParams,
     WrapKeyResult,
 )
+from kmsplug_protocol.kinds import CIPHERS, PUBLIC_ALGORITHMS
 
 from kmsplug_host._deadline import Deadline
-from kmsplug_host._kinds import CIPHERS, PUBLIC_ALGORITHMS
 from kmsplug_host._rows import Rows
 from kmsplug_host.errors import InvalidArgument, InvalidCiphertext, KeyUsageMismatch
 

@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from kmsplug_host._kinds import algorithms_of
 from kmsplug_host.shims import signatures
 from kmsplug_protocol import KeyAlgorithm, Mechanism
+from kmsplug_protocol.kinds import algorithms_of
 
 MESSAGE = b"what was signed"
 HASHES: dict[str, hashes.HashAlgorithm] = {

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism
+from .types import KeyAlgorithm, KeyUsage, Mechanism
 
 _A = KeyAlgorithm
 _U = KeyUsage
