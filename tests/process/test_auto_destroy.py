@@ -14,27 +14,11 @@ from kmsplug_host._deadline import Deadline
 from kmsplug_host.errors import KeyDestroyed
 from kmsplug_host.shims.auto_destroy import APART_S, LEASE_S, Reading
 from support.host import wait_until
-from support.postgres import database, postgres
 
 LOST = ["key.enable", "key.schedule_deletion", "key.cancel_deletion", "key.rotate", "key.list_versions"]
 STEP_S = LEASE_S - 60.0  # between two readings: as far apart as they may be
 PAST = "2020-01-01T00:00:00Z"
 DAY_S = 86_400.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/catalog.db"
-        return
-    with database(request.getfixturevalue("server")) as url:
-        yield url
 
 
 @contextmanager

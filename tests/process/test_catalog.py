@@ -15,24 +15,8 @@ from kmsplug_host.catalog._database import DatabaseCatalog
 from kmsplug_host.catalog._sealing import read_key
 from kmsplug_host.config import CatalogSettings
 from kmsplug_host.errors import ConfigurationError, KeystoreCorrupt, ShimFailed
-from support.postgres import database, postgres
 
 KEY = b"k" * 32
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/catalog.db"
-        return
-    with database(request.getfixturevalue("server")) as url:
-        yield url
 
 
 @pytest.fixture

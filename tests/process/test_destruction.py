@@ -22,7 +22,7 @@ from kmsplug_host.errors import (
     UnsupportedOperation,
 )
 from kmsplug_host.shims import lifecycle, records, versioning
-from support.postgres import database, postgres
+from support.postgres import database
 from support.tokens import Faults, softhsm
 from support.zoo import SOAK
 
@@ -36,18 +36,12 @@ ROUNDS = 100 if SOAK else 8
 WHERE = ["softhsm-postgresql", *(["mock-sqlite", "mock-postgresql", "softhsm-sqlite"] if SOAK else [])]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
 @contextmanager
 def catalog(kind: str, request: pytest.FixtureRequest) -> Iterator[str | None]:
     if kind == "sqlite":
         yield None
         return
-    with database(request.getfixturevalue("server")) as url:
+    with database(request.getfixturevalue("postgresql")) as url:
         yield url
 
 

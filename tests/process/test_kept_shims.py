@@ -29,7 +29,6 @@ from kmsplug_host.errors import (
 )
 from kmsplug_host.shims import records, versioning
 from support.portable import check
-from support.postgres import database, postgres
 from support.zoo import SOAK
 
 DRIVERS = Path(__file__).parents[1] / "drivers"
@@ -43,21 +42,6 @@ FEW = {
     KeyAlgorithm.AES_256_GCM, KeyAlgorithm.AES_256_KW, KeyAlgorithm.EC_P256, KeyAlgorithm.HMAC_SHA_256,
     KeyAlgorithm.ML_KEM_768,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/catalog.db"
-        return
-    with database(request.getfixturevalue("server")) as url:
-        yield url
 
 
 def configuration(

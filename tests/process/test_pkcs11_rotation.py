@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from kmsplug_host import Host, Keystore
 from support.host import LONG_S
-from support.postgres import database, postgres
+from support.postgres import database
 from support.tokens import softhsm
 from support.zoo import SOAK
 
@@ -28,19 +28,13 @@ UNTOLD = 10
 STEP_S = 0.05  # about as long as a rotation takes
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
 # A kill at each single step, also in PostgreSQL, is in test_kept_shims.py; here it is the token that counts.
 @pytest.fixture(params=["sqlite", *(["postgresql"] if SOAK else [])])
 def configuration(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     with contextlib.ExitStack() as stack:
         url = f"sqlite:///{tmp_path}/catalog.db"
         if request.param == "postgresql":
-            url = stack.enter_context(database(request.getfixturevalue("server")))
+            url = stack.enter_context(database(request.getfixturevalue("postgresql")))
         yield {
             "plugins": {"hsm": softhsm(tmp_path).plugin(tmp_path)},
             "keystores": {"main": {"plugin": "hsm", "allow_raw": True}},
