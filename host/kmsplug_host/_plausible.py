@@ -14,6 +14,7 @@ from kmsplug_protocol.kinds import (
     EC,
     PUBLIC_ALGORITHMS,
     RSA,
+    RSA_BITS,
     USED_AS,
     algorithms_of,
     is_way_of,
@@ -31,7 +32,6 @@ _WRAPS_BY: Final[dict[str, tuple[KeyAlgorithm | None, frozenset[Mechanism]]]] = 
 _OF_PROVIDERS: Final = frozenset({"aws-kms", "gcp-kms", "oci-kms", "vault-transit"})
 _OWN_NAME: Final = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+/\S+")
 
-_BITS: Final = {KeyAlgorithm.RSA_2048: 2048, KeyAlgorithm.RSA_3072: 3072, KeyAlgorithm.RSA_4096: 4096}
 _HASH_BYTES: Final = {Mechanism.RSA_OAEP_SHA_1: 20, Mechanism.RSA_OAEP_SHA_256: 32}
 _BY_OAEP: Final = frozenset(
     {"crypto.encrypt", "crypto.generate_data_key", "crypto.wrap_key", "crypto.reencrypt"}
@@ -120,10 +120,10 @@ def _is_rsa(row: Capability) -> bool:
 
 def _most_by_oaep(row: Capability) -> int | None:
     """Return how long an input can be (RFC 8017, 7.1.1); None: this is not RSA-OAEP."""
-    if row.operation not in _BY_OAEP or row.key_algorithm not in _BITS:
+    if row.operation not in _BY_OAEP or row.key_algorithm not in RSA_BITS:
         return None
     hash_bytes = 20 if row.mechanism is None else _HASH_BYTES.get(row.mechanism, 20)
-    return _BITS[row.key_algorithm] // 8 - 2 * hash_bytes - 2
+    return RSA_BITS[row.key_algorithm] // 8 - 2 * hash_bytes - 2
 
 
 def _contradictions(rows: Sequence[Capability]) -> Iterator[Doubt]:

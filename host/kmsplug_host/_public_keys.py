@@ -3,8 +3,8 @@
 from typing import Any, Final
 
 from kmsplug_protocol import KeyAlgorithm
+from kmsplug_protocol.kinds import RSA_BITS
 
-_BITS: Final = {KeyAlgorithm.RSA_2048: 2048, KeyAlgorithm.RSA_3072: 3072, KeyAlgorithm.RSA_4096: 4096}
 _CURVES: Final = {
     KeyAlgorithm.EC_P256: "secp256r1",
     KeyAlgorithm.EC_P384: "secp384r1",
@@ -28,8 +28,8 @@ def is_of(public_key: bytes, algorithm: KeyAlgorithm) -> bool:
         key = load_der_public_key(public_key)
     except (ValueError, UnsupportedAlgorithm):
         return False
-    if algorithm in _BITS:
-        return isinstance(key, rsa.RSAPublicKey) and key.key_size == _BITS[algorithm]
+    if algorithm in RSA_BITS:
+        return isinstance(key, rsa.RSAPublicKey) and key.key_size == RSA_BITS[algorithm]
     if algorithm in _CURVES:
         return isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == _CURVES[algorithm]
     kinds: dict[KeyAlgorithm, type] = {

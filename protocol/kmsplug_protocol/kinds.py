@@ -7,7 +7,8 @@ from .types import KeyAlgorithm, KeyUsage, Mechanism
 _A = KeyAlgorithm
 _U = KeyUsage
 
-RSA: Final = frozenset({_A.RSA_2048, _A.RSA_3072, _A.RSA_4096})
+RSA_BITS: Final = {_A.RSA_2048: 2048, _A.RSA_3072: 3072, _A.RSA_4096: 4096}
+RSA: Final = frozenset(RSA_BITS)
 EC: Final = frozenset({_A.EC_P256, _A.EC_P384, _A.EC_P521, _A.EC_SECP256K1})
 CIPHERS: Final = RSA | {_A.AES_128_GCM, _A.AES_256_GCM}
 _HMAC: Final = frozenset({_A.HMAC_SHA_224, _A.HMAC_SHA_256, _A.HMAC_SHA_384, _A.HMAC_SHA_512})

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any, Final
 
 from kmsplug_protocol import KeyAlgorithm, Mechanism
+from kmsplug_protocol.kinds import RSA_BITS
 
 from .verdict import Failed, Skipped
 
@@ -16,7 +17,6 @@ _CURVES: Final = {
     KeyAlgorithm.EC_P521: "secp521r1",
     KeyAlgorithm.EC_SECP256K1: "secp256k1",
 }
-_RSA_BITS: Final = {KeyAlgorithm.RSA_2048: 2048, KeyAlgorithm.RSA_3072: 3072, KeyAlgorithm.RSA_4096: 4096}
 
 
 def hash_name(mechanism: Mechanism) -> str | None:
@@ -60,7 +60,7 @@ def public_key(algorithm: KeyAlgorithm, der: bytes) -> Any:
     key = any_public_key(der)
     match algorithm:
         case KeyAlgorithm.RSA_2048 | KeyAlgorithm.RSA_3072 | KeyAlgorithm.RSA_4096:
-            fits = isinstance(key, rsa.RSAPublicKey) and key.key_size == _RSA_BITS[algorithm]
+            fits = isinstance(key, rsa.RSAPublicKey) and key.key_size == RSA_BITS[algorithm]
         case KeyAlgorithm.EC_P256 | KeyAlgorithm.EC_P384 | KeyAlgorithm.EC_P521 | KeyAlgorithm.EC_SECP256K1:
             fits = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == _CURVES[algorithm]
         case KeyAlgorithm.ED25519:

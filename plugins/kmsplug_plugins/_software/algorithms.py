@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from kmsplug_protocol import AssociatedData, KeyAlgorithm, KeyUsage, Mechanism, Secret
+from kmsplug_protocol.kinds import RSA_BITS
 
 from . import agreement, asymmetric, symmetric
 
@@ -109,9 +110,7 @@ class EncapsulationRow:
     mechanism: Mechanism
 
 
-_RSA_BITS: Final = {_A.RSA_2048: 2048, _A.RSA_3072: 3072, _A.RSA_4096: 4096}
-
-RSA_ALGORITHMS: Final = tuple(_RSA_BITS)
+RSA_ALGORITHMS: Final = tuple(RSA_BITS)
 
 CURVES: Final[Mapping[KeyAlgorithm, ec.EllipticCurve]] = {
     _A.EC_P256: ec.SECP256R1(),
@@ -136,7 +135,7 @@ GENERATORS: Final[Mapping[KeyAlgorithm, Callable[[], Secret]]] = {
     _A.AES_128_GCM: partial(symmetric.random_key, 16),
     _A.AES_256_GCM: partial(symmetric.random_key, 32),
     _A.AES_256_KW: partial(symmetric.random_key, 32),
-    **{algorithm: partial(asymmetric.new_rsa, bits) for algorithm, bits in _RSA_BITS.items()},
+    **{algorithm: partial(asymmetric.new_rsa, bits) for algorithm, bits in RSA_BITS.items()},
     **{algorithm: partial(asymmetric.new_ec, curve) for algorithm, curve in CURVES.items()},
     _A.ED25519: asymmetric.new_ed25519,
     _A.X25519: agreement.new_x25519,
@@ -170,12 +169,12 @@ CIPHERS: Final[Mapping[KeyAlgorithm, CipherRow]] = {
             "RSA-OAEP-256",
             withholds_reason=True,
         )
-        for algorithm, bits in _RSA_BITS.items()
+        for algorithm, bits in RSA_BITS.items()
     },
 }
 
 SIGNERS: Final[Mapping[KeyAlgorithm, SignerRow]] = {
-    **{algorithm: SignerRow(asymmetric.RsaSigner, asymmetric.RSA_SIGNATURES) for algorithm in _RSA_BITS},
+    **{algorithm: SignerRow(asymmetric.RsaSigner, asymmetric.RSA_SIGNATURES) for algorithm in RSA_BITS},
     _A.EC_P256: SignerRow(asymmetric.EcdsaSigner, (_M.ECDSA_SHA_256,)),
     _A.EC_P384: SignerRow(asymmetric.EcdsaSigner, (_M.ECDSA_SHA_384,)),
     _A.EC_P521: SignerRow(asymmetric.EcdsaSigner, (_M.ECDSA_SHA_512,)),

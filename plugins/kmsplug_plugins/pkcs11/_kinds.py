@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism
+from kmsplug_protocol.kinds import RSA_BITS
 
 from ._client import Ckm, KeyType, MechanismFlag, MLDSAParameterSet, MLKEMParameterSet
 
@@ -79,7 +80,6 @@ ML_KEM: Final[Mapping[KeyAlgorithm, MLKEMParameterSet]] = {
     _A.ML_KEM_1024: MLKEMParameterSet.ML_KEM_1024,
 }
 
-_RSA_BITS: Final = {_A.RSA_2048: 2048, _A.RSA_3072: 3072, _A.RSA_4096: 4096}
 _HMAC_BITS: Final = {_A.HMAC_SHA_256: 256, _A.HMAC_SHA_384: 384, _A.HMAC_SHA_512: 512}
 
 
@@ -93,7 +93,7 @@ KINDS: Final = (
     _aes(_A.AES_256_KW, _U.WRAP_UNWRAP, 256, _F.WRAP | _F.UNWRAP),
     *(
         Kind(algorithm, usage, KeyType.RSA, Ckm.RSA_PKCS_KEY_PAIR_GEN, flags, size=bits)
-        for algorithm, bits in _RSA_BITS.items()
+        for algorithm, bits in RSA_BITS.items()
         for usage, flags in (
             (_U.SIGN_VERIFY, _F.SIGN | _F.VERIFY),
             (_U.ENCRYPT_DECRYPT, _F.ENCRYPT | _F.DECRYPT),

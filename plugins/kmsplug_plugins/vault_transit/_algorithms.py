@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsplug_protocol import AssociatedData, KeyAlgorithm, KeyUsage, Mechanism
+from kmsplug_protocol.kinds import RSA_BITS
 
 _A = KeyAlgorithm
 _M = Mechanism
@@ -38,12 +39,11 @@ HMAC_BYTES: Final[Mapping[KeyAlgorithm, int]] = {
     _A.HMAC_SHA_512: 64,
 }
 
-_RSA_BITS: Final = {_A.RSA_2048: 2048, _A.RSA_3072: 3072, _A.RSA_4096: 4096}
-RSA: Final = frozenset(_RSA_BITS)
+RSA: Final = frozenset(RSA_BITS)
 
 USAGES: Final[Mapping[KeyAlgorithm, tuple[KeyUsage, ...]]] = {
     **dict.fromkeys((_A.AES_128_GCM, _A.AES_256_GCM), (_U.ENCRYPT_DECRYPT,)),
-    **dict.fromkeys(_RSA_BITS, (_U.SIGN_VERIFY, _U.ENCRYPT_DECRYPT)),
+    **dict.fromkeys(RSA_BITS, (_U.SIGN_VERIFY, _U.ENCRYPT_DECRYPT)),
     **dict.fromkeys((_A.EC_P256, _A.EC_P384, _A.EC_P521, _A.ED25519), (_U.SIGN_VERIFY,)),
     **dict.fromkeys(HMAC_BYTES, (_U.GENERATE_VERIFY_MAC,)),
 }
@@ -74,7 +74,7 @@ CIPHERS: Final[Mapping[KeyAlgorithm, CipherRow]] = {
     _A.AES_256_GCM: CipherRow(_M.AES_256_GCM, MAX_PLAINTEXT, "vault-transit", AssociatedData.BYTES),
     **{
         algorithm: CipherRow(_M.RSA_OAEP_SHA_256, bits // 8 - _OAEP_OVERHEAD, "RSA-OAEP-256", raw=True)
-        for algorithm, bits in _RSA_BITS.items()
+        for algorithm, bits in RSA_BITS.items()
     },
 }
 
@@ -89,7 +89,7 @@ _RSA_SIGNATURES: Final = (
 
 # The first mechanism is the default.
 SIGNERS: Final[Mapping[KeyAlgorithm, tuple[Mechanism, ...]]] = {
-    **dict.fromkeys(_RSA_BITS, _RSA_SIGNATURES),
+    **dict.fromkeys(RSA_BITS, _RSA_SIGNATURES),
     _A.EC_P256: (_M.ECDSA_SHA_256,),
     _A.EC_P384: (_M.ECDSA_SHA_384,),
     _A.EC_P521: (_M.ECDSA_SHA_512,),
