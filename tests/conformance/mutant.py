@@ -197,13 +197,6 @@ class Mutant(Between):
         if message["method"] == "key.set_alias" and str(found.get("alias")).endswith("*"):
             self.inject("key.set_alias", {"key_id": found["key_id"], "alias": found["alias"] + "*"})
 
-    def answer_states_versions(self, request: Message, message: Message) -> None:
-        if (
-            request["method"] == "key.list_versions"
-            and len(message.get("result", {}).get("versions", ())) == 3
-        ):
-            message["result"]["versions"][0]["current"] = True
-
     def answer_versions_disabled_by_name(self, request: Message, message: Message) -> None:
         asked = mutations.params(request)
         if message.get("error", {}).get("data", {}).get("code") == "KEY_DISABLED" and asked.get(
