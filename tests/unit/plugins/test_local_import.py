@@ -99,6 +99,7 @@ def test_an_imported_rsa_key_opens_and_signs_what_its_owner_can_check(shared: Ke
         ("ML_KEM_768", pkcs8(mlkem.MLKEM1024PrivateKey.generate())),
         ("ML_DSA_65", b"\x30\x82\xff\xff\x02\x01\x00\x30"),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )  # fmt: skip
 def test_material_that_does_not_fit_is_refused_by_one_sentence(
     shared: Keystore, algorithm: str, material: bytes
