@@ -1,16 +1,14 @@
 """A deadline: one absolute moment for everything that a call does."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .errors import InvalidArgument
 
 _LONGEST_S: Final = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """A moment on the monotonic clock.
 
     Attributes:

@@ -8,9 +8,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from ._status import PluginState
 
@@ -20,8 +19,7 @@ _MAX_WAITING: Final = 1000
 _END_S: Final = 1.0  # for callbacks to take what is left when the host is closed
 
 
-@dataclass(frozen=True, slots=True)
-class PluginEvent:
+class PluginEvent(NamedTuple):
     """A plugin went from one state to another.
 
     Attributes:

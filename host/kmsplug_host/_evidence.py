@@ -8,8 +8,8 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism, untrusted
 
@@ -29,8 +29,7 @@ class RowStatus(StrEnum):
     """It is not true, or cannot be: nothing relies on it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowReport:
+class RowReport(NamedTuple):
     """One capability row, and what is known of it.
 
     Attributes:

@@ -2,8 +2,7 @@
 
 import secrets
 import threading
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from kmsplug_protocol import (
     BY_WIRE,
@@ -35,8 +34,7 @@ FINAL: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A session that is ready for calls.
 
     Attributes:

@@ -11,9 +11,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from . import _trust
 from .config import Isolation
@@ -42,8 +41,7 @@ _PATH_NAMES: Final = ("path", "file", "folder", "directory", "dir", "module", "s
 _BWRAP_SHM_BYTES: Final = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """The files that a confined driver may use, besides the system's and its working folder.
 
     Attributes:

@@ -6,9 +6,9 @@ import pwd
 import shutil
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from . import _isolation, _trust
 from ._isolation import SYSTEM_PATH, Access
@@ -25,16 +25,15 @@ _INHERITED: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """How a driver process is started.
 
     Attributes:
         command: The executable's absolute path, and its arguments.
         env: The whole environment of the process; ``HOME`` and ``TMPDIR`` are its own folder unless set.
+        limits: What the kernel lets it use.
         isolation: Its level, chosen for this machine; never ``auto``.
         access: The files it may use at a level that confines it.
-        limits: What the kernel lets it use.
         sha256: Pin of the executable.
         pins: Pins of other files.
         trusted: Whether the executable is code of this Python environment, and needs no check.
@@ -42,16 +41,15 @@ class Launch:
 
     command: tuple[str, ...]
     env: Mapping[str, str]
+    limits: Limits
     isolation: Isolation = Isolation.PROCESS
-    access: Access = field(default_factory=Access)
-    limits: Limits = field(default_factory=Limits)
+    access: Access = Access()
     sha256: str | None = None
-    pins: Mapping[Path, str] = field(default_factory=dict)
+    pins: Mapping[Path, str] = MappingProxyType({})
     trusted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class PluginSpec:
+class PluginSpec(NamedTuple):
     """A configured plugin, ready to be started.
 
     Attributes:
@@ -125,7 +123,7 @@ def _prepare_driver(settings: PluginSettings, folder: Path, where: str) -> Launc
                 access = Access(access.read, (*access.write, own))
     # -I: neither the working folder nor PYTHON* variables nor the user's site packages can add code.
     command = (sys.executable, "-I", "-m", "kmsplug_sdk", target)
-    return Launch(command, env, isolation, access, settings.limits)
+    return Launch(command, env, settings.limits, isolation, access)
 
 
 def _prepare_command(settings: PluginSettings, folder: Path, where: str) -> Launch:
@@ -152,7 +150,7 @@ def _prepare_command(settings: PluginSettings, folder: Path, where: str) -> Laun
     if isolation is not Isolation.PROCESS:
         own = (*_isolation.files_of(command), *(str(path) for path in pins))
         access = _access(settings, folder, env, own)
-    return Launch(command, env, isolation, access, settings.limits, settings.sha256, pins, trusted=False)
+    return Launch(command, env, settings.limits, isolation, access, settings.sha256, pins, trusted=False)
 
 
 def _environment(settings: PluginSettings) -> dict[str, str]:

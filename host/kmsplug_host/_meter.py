@@ -8,9 +8,8 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from kmsplug_protocol import ErrorCode, Vendor
 
@@ -31,8 +30,7 @@ End = tuple[ErrorCode, str]
 """How a call failed: our code, and the vendor's or nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallSeries:
+class CallSeries(NamedTuple):
     """A snapshot of the calls of one operation.
 
     Attributes:
@@ -53,8 +51,7 @@ class CallSeries:
         return sum(self.counts)
 
 
-@dataclass(frozen=True, slots=True)
-class CallFailure:
+class CallFailure(NamedTuple):
     """The last call that failed, without the exception: its frames would hold on to plaintext.
 
     Attributes:

@@ -20,9 +20,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from ._deadline import Deadline
 from ._launch import Launch
@@ -39,8 +38,7 @@ TERM_GRACE_S: Final = 1.5  # from SIGTERM to SIGKILL
 _KILL_GRACE_S: Final = 5.0  # for the kernel to end a process after SIGKILL
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What a process uses.
 
     Attributes:

@@ -26,8 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ._connection import Connection
 from ._deadline import Deadline
@@ -58,8 +57,7 @@ _CRASHES: Final = (PluginCrashed, ProtocolViolation)
 _SERVED: Final = (PluginState.READY, PluginState.BACKOFF)  # the latter where it was given up
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(NamedTuple):
     """What all processes of a plugin under one configuration share.
 
     Attributes:

@@ -9,9 +9,8 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kmsplug_protocol import untrusted
 from kmsplug_protocol.framing import MAX_INTEGER
@@ -52,8 +51,7 @@ def prepare(
     return resolved
 
 
-@dataclass(frozen=True, slots=True)
-class _Surroundings:
+class _Surroundings(NamedTuple):
     """What is the same for every value of a configuration."""
 
     schema: dict[str, Any]

@@ -1,9 +1,8 @@
 """What is shown of plugins: their states, and snapshots of their processes."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from ._meter import CallFailure, CallSeries
 from ._process import Usage
@@ -49,8 +48,7 @@ _BY_HOPE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
+class ReplicaStatus(NamedTuple):
     """A snapshot of one process.
 
     Attributes:
@@ -76,8 +74,7 @@ class ReplicaStatus:
     overdue: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class PluginStatus:
+class PluginStatus(NamedTuple):
     """A snapshot of a plugin.
 
     Attributes:
@@ -100,7 +97,7 @@ class PluginStatus:
     identity: str | None
     replicas: tuple[ReplicaStatus, ...]
     last_error: str | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
     diagnosis: Diagnosis | None = None
     isolation: Isolation = Isolation.PROCESS
     calls: tuple[CallSeries, ...] = ()

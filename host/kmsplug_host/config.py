@@ -6,10 +6,9 @@ references until a plugin is configured.
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from kmsplug_protocol import KEYSTORE_API, KeyAlgorithm
 from pydantic import (
@@ -325,8 +324,7 @@ class Settings(_Table):
         return {**own, **self.keystores}
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Settings and where they came from.
 
     Attributes:

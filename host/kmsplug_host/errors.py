@@ -46,14 +46,12 @@ A mismatch of a signature is a result (``valid``), not an error. Programs act on
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from kmsplug_protocol import ERROR_FACTS, ErrorCode, Outcome, RetryClass, Vendor
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """What is known about a driver process that failed.
 
     Attributes:
@@ -69,8 +67,7 @@ class Diagnosis:
     stderr: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try of a call that was tried more than once.
 
     Attributes:
@@ -160,9 +157,9 @@ def _document(error: KmsplugError) -> dict[str, Any]:
     if error.vendor is not None:
         document["vendor"] = error.vendor.model_dump(mode="json", exclude_defaults=True)
     if error.attempts:
-        document["attempts"] = [asdict(attempt) for attempt in error.attempts]
+        document["attempts"] = [attempt._asdict() for attempt in error.attempts]
     if error.diagnosis is not None:
-        document["diagnosis"] = asdict(error.diagnosis)
+        document["diagnosis"] = error.diagnosis._asdict()
     return document
 
 

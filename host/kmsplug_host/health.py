@@ -4,7 +4,7 @@ import contextlib
 import functools
 import threading
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kmsplug_protocol import (
     BY_WIRE,
@@ -21,8 +21,7 @@ from ._supervisor import Supervisor
 from .errors import KmsplugError
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(NamedTuple):
     """What a health check found. Never an exception: being ill is an answer.
 
     Attributes:

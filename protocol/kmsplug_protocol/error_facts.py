@@ -1,13 +1,11 @@
 """What is always true of an error code: its meaning, what may help, what to do about it."""
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .errors import ErrorCode, RetryClass
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorFact:
+class ErrorFact(NamedTuple):
     """What is always true of a code.
 
     Attributes:

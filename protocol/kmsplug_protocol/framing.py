@@ -4,8 +4,7 @@
 limit is discarded up to its newline and reported with its first bytes, and the stream goes on.
 """
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -26,8 +25,7 @@ class FrameError(ValueError):
     """A frame is not one JSON object of the strict profile. The message never quotes the frame."""
 
 
-@dataclass(frozen=True, slots=True)
-class Oversize:
+class Oversize(NamedTuple):
     """A line longer than the limit, already discarded.
 
     Attributes:

@@ -19,6 +19,7 @@ from kmsplug_host._launch import Launch
 from kmsplug_host._process import DriverProcess
 from kmsplug_host._redaction import Redactor
 from kmsplug_host._supervisor import Supervisor, run_together
+from kmsplug_host.config import Limits
 from kmsplug_host.errors import InvalidArgument, PluginCrashed
 from support.host import (
     LONG_S,
@@ -38,7 +39,7 @@ BIG = b"x" * 500_000 + b"\n"
 
 def launch(program: str) -> Launch:
     """Return how to run a Python program."""
-    return Launch((sys.executable, "-I", "-S", "-c", program), {})
+    return Launch((sys.executable, "-I", "-S", "-c", program), {}, Limits())
 
 
 def somebody_waits_to_write() -> bool:

@@ -2,14 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from kmsplug_protocol import ERROR_FACTS, KEYSTORE_API, Operation, untrusted
 
 from kmsplug_host._evidence import RowStatus
 from kmsplug_host._meter import CallFailure
-from kmsplug_host._status import PluginState, PluginStatus
+from kmsplug_host._status import PluginState, PluginStatus, ReplicaStatus
 from kmsplug_host.client import Host
 from kmsplug_host.errors import ConfigurationError, PluginUnavailable
 from kmsplug_host.health import Health
@@ -54,13 +53,17 @@ def _plugin(status: PluginStatus, seen: Seen) -> dict[str, Any]:
         "calls": sum(row.calls for row in status.calls),
         "failures": sum(sum(row.failures.values()) for row in status.calls),
         "restarts": sum(replica.restarts for replica in status.replicas),
-        "processes": [asdict(replica) for replica in status.replicas],
+        "processes": [_process(replica) for replica in status.replicas],
         "checks": _checks(seen),
         "warnings": list(status.warnings),
         "last_process_error": status.last_error,
         "last_failure": _failure(status.last_failure),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _process(status: ReplicaStatus) -> dict[str, Any]:
+    return {**status._asdict(), "usage": status.usage and status.usage._asdict()}
 
 
 def _healthy(seen: Seen) -> bool | None:

@@ -39,7 +39,9 @@ class Answering(Plugin):
     def __init__(self, supervisor: Supervisor) -> None:
         settings = PluginSettings(driver="none")
         super().__init__(
-            PluginSpec("p", settings, Launch((), {}), Path("/"), "settings: p", Redactor()), "0", supervisor
+            PluginSpec("p", settings, Launch((), {}, settings.limits), Path("/"), "settings: p", Redactor()),
+            "0",
+            supervisor,
         )
         self.answers: list[Model] = []
         self.asked: list[tuple[str, Model]] = []
