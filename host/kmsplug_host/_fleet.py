@@ -4,25 +4,30 @@ Of the places, the first so many that are ready work, in their order; the others
 promote a spare: the moment a working process is lost, the next ready one is among the first.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kmsplug_protocol import BY_WIRE
 
 from ._deadline import Deadline
 from ._evidence import Evidence
-from ._handshake import Login, Opened
 from ._launch import PluginSpec
+from ._login import Login
 from ._observe import Observer
 from ._replica import Replica, Shared
 from ._rows import Rows
 from ._status import PluginState, ReplicaRole
 from ._supervisor import Supervisor, run_together
 from .errors import KmsplugError, PluginUnavailable
+
+if TYPE_CHECKING:
+    from ._handshake import Opened
 
 _SAMPLE_S: Final = 1.0  # between looks at what is due for recycling
 _SETTLED_S: Final = 10.0  # a process that is over its memory limit before this would be so again
@@ -46,7 +51,7 @@ class Fleet:
         version: str,
         supervisor: Supervisor,
         changed: threading.Condition,
-        report: "Callable[[Fleet, str], None]",
+        report: Callable[[Fleet, str], None],
         *,
         observer: Observer,
     ) -> None:

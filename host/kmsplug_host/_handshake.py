@@ -1,7 +1,6 @@
 """Opens a session: versions, limits, schema, settings. What a driver says here is checked, not believed."""
 
 import secrets
-import threading
 from typing import Final, NamedTuple
 
 from kmsplug_protocol import (
@@ -11,7 +10,6 @@ from kmsplug_protocol import (
     Capability,
     ConfigureParams,
     ConfigureResult,
-    ErrorCode,
     InitializeParams,
     InitializeResult,
     Peer,
@@ -23,15 +21,10 @@ from ._deadline import Deadline
 from ._facade_v1 import FacadeV1
 from ._launch import PluginSpec
 from ._redaction import Redactor
-from .errors import KmsplugError, PluginUnavailable, ProtocolViolation
+from .errors import ProtocolViolation
 
 HOST_NAME: Final = "kmsplug"
 _SHOWN: Final = 5
-
-# Trying again cannot help and may harm: an HSM locks after a few wrong PINs.
-FINAL: Final = frozenset(
-    {ErrorCode.CONFIGURATION_ERROR, ErrorCode.AUTHENTICATION_FAILED, ErrorCode.KEYSTORE_CORRUPT}
-)
 
 
 class Opened(NamedTuple):
@@ -135,52 +128,3 @@ def configure(
 def _untried(rows: tuple[Capability, ...]) -> tuple[Capability, ...]:
     """Return rows that were told before there were settings: no provider can have been asked ([5.1-5])."""
     return tuple(row if row.probed is None else row.model_copy(update={"probed": None}) for row in rows)
-
-
-class Login:
-    """Opens the sessions of all processes of one configuration. Only one at a time gets the settings.
-
-    What one of them was refused for good, the others do not try.
-
-    Args:
-        spec: The plugin and its settings.
-        version: Version of this host.
-    """
-
-    def __init__(self, spec: PluginSpec, version: str) -> None:
-        self._spec = spec
-        self._version = version
-        self._one_at_a_time = threading.Lock()
-        self._refused: KmsplugError | None = None
-        self._identity: str | None = None
-
-    def open(self, connection: Connection, deadline: Deadline) -> Opened:
-        """Take a fresh process through the handshake.
-
-        Raises:
-            KmsplugError: It failed, or another one has failed for good.
-        """
-        _settings.get_ready()
-        # Before it is its turn: one that hangs while it starts keeps no other one waiting.
-        redactor = self._spec.redactor
-        hello, ignored = initialize(connection, self._spec.name, self._version, redactor, deadline)
-        if not self._one_at_a_time.acquire(timeout=deadline.remaining_s()):
-            raise PluginUnavailable("another process of this plugin did not become ready in time")
-        try:
-            if self._refused is not None:
-                raise self._refused
-            opened = configure(connection, self._spec, hello, deadline, ignored=ignored)
-            if self._identity is not None and opened.identity != self._identity:
-                raise ProtocolViolation("the driver came back with the identity of another keystore")
-            self._identity = opened.identity
-        except KmsplugError as error:
-            if error.code in FINAL:
-                self._refused = error
-            raise
-        finally:
-            self._one_at_a_time.release()
-        return opened
-
-    def release(self) -> None:
-        """Let what was refused be tried again."""
-        self._refused = None

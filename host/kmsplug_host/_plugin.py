@@ -5,9 +5,12 @@ above, in `resilience`. The processes themselves are a `Fleet`'s; a reload puts 
 calls never notice.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from kmsplug_protocol import Model, Operation
 
@@ -15,7 +18,6 @@ from ._deadline import Deadline
 from ._events import Events
 from ._evidence import Evidence
 from ._fleet import Fleet
-from ._handshake import Opened
 from ._launch import PluginSpec
 from ._observe import Observer
 from ._redaction import Redactor
@@ -24,6 +26,9 @@ from ._rows import Rows
 from ._status import PluginState, PluginStatus, ReplicaRole, overall_state
 from ._supervisor import Supervisor
 from .errors import PluginUnavailable
+
+if TYPE_CHECKING:
+    from ._handshake import Opened
 
 
 class Plugin:
@@ -229,7 +234,7 @@ class Plugin:
         with self._changed:
             self._others.remove(fleet)
 
-    def refusing(self, reason: str) -> "Plugin":
+    def refusing(self, reason: str) -> Plugin:
         """Return one of the same name that has no processes and refuses every call with *reason*."""
         refusing = Plugin(self._fleet.spec, self._version, self._supervisor)
         refusing.dismiss(reason)

@@ -20,18 +20,19 @@ on one of its own, and the end is reported on the reading thread of the connecti
 supervisor's thread where that can be avoided: an application's handler may take its time.
 """
 
+from __future__ import annotations
+
 import functools
 import logging
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ._connection import Connection
 from ._deadline import Deadline
-from ._handshake import FINAL, Login, Opened
 from ._launch import PluginSpec
+from ._login import FINAL, Login
 from ._observe import Observer
 from ._process import DriverProcess, describe_executable
 from ._restart import RestartPolicy
@@ -46,6 +47,10 @@ from .errors import (
     PluginUnavailable,
     ProtocolViolation,
 )
+
+if TYPE_CHECKING:  # loaded while the first process starts
+    from ._connection import Connection
+    from ._handshake import Opened
 
 START_DEADLINE_S: Final = 30.0  # from the start of a process to its answer to plugin.configure
 _START: Final = "plugin.start"
@@ -196,6 +201,8 @@ class Replica:
         connection: Connection | None = None
         try:
             process = DriverProcess(spec.name, spec.launch, spec.redactor)
+            from ._connection import Connection  # noqa: PLC0415
+
             connection = Connection(spec.name, process, self._ended)
             if not self._install(process, connection):
                 process.kill()  # the start took so long that nobody waited for it

@@ -4,7 +4,6 @@ Nothing is started here. Secrets are references (``{ env = "X" }``, ``{ file = "
 references until a plugin is configured.
 """
 
-import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -375,6 +374,8 @@ def load(source: str | Path | Mapping[str, Any]) -> Source:
 
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - an application may configure its host without a file
+
     try:
         return tomllib.loads(data.decode("utf-8"))
     except UnicodeDecodeError:

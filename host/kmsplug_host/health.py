@@ -1,24 +1,25 @@
 """Health of one plugin, at three depths: a process is ready, it answers, it encrypts and decrypts."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import threading
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from kmsplug_protocol import (
-    BY_WIRE,
-    HealthCheck,
-    HealthDepth,
-    HealthParams,
-    HealthResult,
-    PingParams,
-)
+from kmsplug_protocol import BY_WIRE, HealthDepth
 
 from ._deadline import caller_deadline
 from ._plugin import Plugin
 from ._supervisor import Supervisor
 from .errors import KmsplugError
+
+if TYPE_CHECKING:  # messages are loaded while the drivers start
+    from kmsplug_protocol import HealthCheck, HealthResult
+
+_PING: Final = BY_WIRE["plugin.ping"]
+_HEALTH: Final = BY_WIRE["plugin.health"]
 
 
 class Health(NamedTuple):
@@ -51,15 +52,14 @@ def check_health(plugin: Plugin, *, deep: bool, timeout: float | None) -> Health
     ping_s = None
     try:
         began = time.monotonic()
-        plugin.call(BY_WIRE["plugin.ping"], PingParams(), deadline)
+        plugin.call(_PING, _PING.params(), deadline)
         ping_s = time.monotonic() - began
         depth = HealthDepth.DEEP if deep else HealthDepth.SHALLOW
-        answer = plugin.call(BY_WIRE["plugin.health"], HealthParams(depth=depth), deadline)
+        answer = cast("HealthResult", plugin.call(_HEALTH, _HEALTH.params(depth=depth), deadline))
     except KmsplugError as error:
         if deep:
             plugin.note_deep_check(healthy=False, reason=f"the deep check failed: {error}")
         return Health(plugin.name, healthy=False, ping_s=ping_s, error=error)
-    assert isinstance(answer, HealthResult)  # noqa: S101 - the facade validated it
     checks = tuple(
         check.model_copy(
             update={

@@ -24,21 +24,6 @@ from .framing import (
     encode_frame,
 )
 from .late import late
-from .messages.plugin import (
-    CancelParams,
-    ConfigureParams,
-    ConfigureResult,
-    HealthCheck,
-    HealthParams,
-    HealthResult,
-    InitializeParams,
-    InitializeResult,
-    Peer,
-    PingParams,
-    PingResult,
-    ShutdownParams,
-    ShutdownResult,
-)
 from .operations import BY_API, BY_WIRE, CANCEL, KEYSTORE_API, Nature, Operation
 from .types import (
     MAX_RANDOM_BYTES,
@@ -127,6 +112,21 @@ if TYPE_CHECKING:
         ValidationResult,
     )
     from .messages.keystores import EmptyResult, KeystoreParams, KeystoreResult, ProvisionParams, TrustParams
+    from .messages.plugin import (
+        CancelParams,
+        ConfigureParams,
+        ConfigureResult,
+        HealthCheck,
+        HealthParams,
+        HealthResult,
+        InitializeParams,
+        InitializeResult,
+        Peer,
+        PingParams,
+        PingResult,
+        ShutdownParams,
+        ShutdownResult,
+    )
 
 __all__ = [
     "BY_API",
@@ -257,5 +257,7 @@ __all__ = [
     "untrusted",
 ]
 
-# The messages of operations on keys are half of what there is to load: they are, when the first is asked for.
-__getattr__, __dir__ = late(__name__, (".messages.crypto", ".messages.keys", ".messages.keystores"), __all__)
+# The messages are half of what there is to load: they are, when the first is asked for.
+__getattr__, __dir__ = late(
+    __name__, (".messages.plugin", ".messages.crypto", ".messages.keys", ".messages.keystores"), __all__
+)

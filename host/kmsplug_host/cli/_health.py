@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from kmsplug_host._handshake import FINAL
+from kmsplug_host._login import FINAL
 from kmsplug_host._status import PluginState
 from kmsplug_host.client import Host
 from kmsplug_host.config import load
