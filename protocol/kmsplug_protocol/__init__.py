@@ -3,16 +3,13 @@
 from typing import TYPE_CHECKING
 
 from . import _platform, jsonrpc  # noqa: F401 - the first refuses what we cannot run on
-from .binary import Bytes, Secret, SecretBytes, decode_base64, encode_base64
-from .capabilities import Capability
+from .binary import Secret, decode_base64, encode_base64
 from .error_facts import ERROR_FACTS, ErrorFact
 from .errors import (
     INVALID_CIPHERTEXT_MESSAGE,
     ErrorCode,
-    ErrorData,
     Outcome,
     RetryClass,
-    error_response,
 )
 from .framing import (
     DEFAULT_FRAME_BYTES,
@@ -35,20 +32,17 @@ from .types import (
     KeyState,
     KeyUsage,
     Mechanism,
-    Meta,
-    Model,
     Origin,
-    Params,
     Probe,
     Protection,
-    Result,
     SignedForm,
-    Vendor,
 )
 from .untrusted import untrusted
 from .version import KNOWN_VERSIONS, PROTOCOL_VERSION, negotiate
 
 if TYPE_CHECKING:
+    from .capabilities import Capability
+    from .messages.base import Bytes, Meta, Model, Params, Result, SecretBytes, Vendor
     from .messages.crypto import (
         BatchCall,
         BatchItem,
@@ -81,6 +75,7 @@ if TYPE_CHECKING:
         WrapKeyParams,
         WrapKeyResult,
     )
+    from .messages.error import ErrorData, error_response
     from .messages.keys import (
         AliasParams,
         BackupResult,
@@ -257,7 +252,17 @@ __all__ = [
     "untrusted",
 ]
 
-# The messages are half of what there is to load: they are, when the first is asked for.
+# What needs pydantic takes as long to load as all the rest: it is, when the first of it is asked for.
 __getattr__, __dir__ = late(
-    __name__, (".messages.plugin", ".messages.crypto", ".messages.keys", ".messages.keystores"), __all__
+    __name__,
+    (
+        ".messages.base",
+        ".messages.error",
+        ".capabilities",
+        ".messages.plugin",
+        ".messages.crypto",
+        ".messages.keys",
+        ".messages.keystores",
+    ),
+    __all__,
 )

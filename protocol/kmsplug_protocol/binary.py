@@ -1,14 +1,11 @@
 """Bytes on the wire: padded standard base64, decoded strictly; secret bytes never print themselves.
 
-One byte string has one text. Pydantic's own base64 types are not used: they write the URL-safe
-alphabet and read foreign characters as other bytes.
+One byte string has one text.
 """
 
 from binascii import Error as _Base64Error
 from binascii import a2b_base64, b2a_base64
-from typing import Annotated, Any, final
-
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from typing import final
 
 
 def encode_base64(data: bytes) -> str:
@@ -49,25 +46,3 @@ class Secret(bytes):
 
     def __format__(self, spec: str, /) -> str:
         return format(repr(self), spec)
-
-
-def _to_bytes(value: Any) -> Any:
-    return decode_base64(value) if isinstance(value, str) else value
-
-
-def _to_secret(value: Any) -> Any:
-    if isinstance(value, str):
-        return Secret(decode_base64(value))
-    return Secret(value) if isinstance(value, (bytes, bytearray)) else value
-
-
-_WIRE = PlainSerializer(encode_base64, return_type=str, when_used="json")
-_JSON_SCHEMA = {"type": "string", "contentEncoding": "base64"}
-
-Bytes = Annotated[bytes, BeforeValidator(_to_bytes), _WIRE, WithJsonSchema(_JSON_SCHEMA)]
-"""A public byte string: ciphertext, signature, public key."""
-
-SecretBytes = Annotated[
-    bytes, BeforeValidator(_to_secret), _WIRE, WithJsonSchema({**_JSON_SCHEMA, "writeOnly": True})
-]
-"""A byte string that must not be printed: plaintext, key material. Validates to `Secret`."""

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from .types import AssociatedData, KeyAlgorithm, KeyUsage, Mechanism, Model, Probe, Protection, SignedForm
+from .messages.base import Model
+from .types import AssociatedData, KeyAlgorithm, KeyUsage, Mechanism, Probe, Protection, SignedForm
 
 
 class Capability(Model):

@@ -1,12 +1,15 @@
 """Every operation of protocol version 1: its wire name, its name in the API, its messages and its nature."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .types import Model
+if TYPE_CHECKING:
+    from .messages.base import Model
 
 
 class Nature(StrEnum):

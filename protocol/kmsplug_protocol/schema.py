@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from .error_facts import ERROR_FACTS
-from .errors import ErrorData
+from .messages.base import Model
+from .messages.error import ErrorData
 from .messages.plugin import CancelParams
 from .operations import BY_WIRE, CANCEL, Operation
-from .types import Model
 from .version import PROTOCOL_VERSION
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

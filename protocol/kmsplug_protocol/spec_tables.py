@@ -17,8 +17,10 @@ from pydantic import BaseModel
 
 from .capabilities import Capability
 from .error_facts import ERROR_FACTS
-from .errors import ErrorData, Outcome, RetryClass
+from .errors import Outcome, RetryClass
+from .messages.base import Meta, Params, Result, Vendor
 from .messages.crypto import BatchCall, BatchItem
+from .messages.error import ErrorData
 from .messages.keys import Key, KeyVersion
 from .messages.plugin import CancelParams, HealthCheck, Peer
 from .operations import BY_WIRE, CANCEL, Nature, Operation
@@ -30,14 +32,10 @@ from .types import (
     KeyState,
     KeyUsage,
     Mechanism,
-    Meta,
     Origin,
-    Params,
     Probe,
     Protection,
-    Result,
     SignedForm,
-    Vendor,
 )
 
 _MODELS: Final[tuple[type[BaseModel], ...]] = (

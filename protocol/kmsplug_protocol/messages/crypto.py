@@ -4,17 +4,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from kmsplug_protocol.binary import Bytes, SecretBytes
-from kmsplug_protocol.types import (
-    MAX_RANDOM_BYTES,
-    Context,
-    Identifier,
-    Mechanism,
-    Model,
-    Params,
-    Result,
-    Version,
-)
+from kmsplug_protocol.types import MAX_RANDOM_BYTES, Context, Mechanism
+
+from .base import Bytes, Identifier, Model, Params, Result, SecretBytes, Version
 
 _VERSION = "A version of the key; absent: the current one."
 _VERSION_HINT = "The version that made it; absent: what the bytes name, else each usable one, newest first."

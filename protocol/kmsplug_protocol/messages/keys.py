@@ -2,23 +2,10 @@
 
 from pydantic import Field
 
-from kmsplug_protocol.binary import Bytes
 from kmsplug_protocol.errors import Outcome
-from kmsplug_protocol.types import (
-    Enforcement,
-    Identifier,
-    KeyAlgorithm,
-    KeyState,
-    KeyUsage,
-    Model,
-    Name,
-    Origin,
-    Params,
-    Protection,
-    Result,
-    Timestamp,
-    Version,
-)
+from kmsplug_protocol.types import Enforcement, KeyAlgorithm, KeyState, KeyUsage, Origin, Protection
+
+from .base import Bytes, Identifier, Model, Name, Params, Result, Timestamp, Version
 
 _KEY = "The key."
 

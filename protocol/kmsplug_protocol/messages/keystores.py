@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from kmsplug_protocol.types import Params, Result
+from .base import Params, Result
 
 
 class ProvisionParams(Params):

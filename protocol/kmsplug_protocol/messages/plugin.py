@@ -7,7 +7,9 @@ from pydantic import Field
 from kmsplug_protocol.capabilities import Capability
 from kmsplug_protocol.framing import DEFAULT_FRAME_BYTES
 from kmsplug_protocol.jsonrpc import Id
-from kmsplug_protocol.types import HealthDepth, Model, Params
+from kmsplug_protocol.types import HealthDepth
+
+from .base import Model, Params
 
 
 class Peer(Model):
