@@ -4,16 +4,21 @@ One record for all processes of a plugin under one configuration; a reload begin
 is warned of once, and not believed again.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kmsplug_protocol import AssociatedData, Capability, KeyAlgorithm, Mechanism, untrusted
+from kmsplug_protocol import AssociatedData, KeyAlgorithm, Mechanism, untrusted
 
 from ._rows import Rows
+
+if TYPE_CHECKING:
+    from kmsplug_protocol import Capability
 
 _Place = tuple[KeyAlgorithm | None, Mechanism | None]
 

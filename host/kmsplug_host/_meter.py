@@ -3,17 +3,22 @@
 A series is an operation. Whatever a driver says, the number of series and of their labels is bounded.
 """
 
+from __future__ import annotations
+
 import re
 import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kmsplug_protocol import ErrorCode, Vendor
+from kmsplug_protocol import ErrorCode
 
 from .errors import KmsplugError, PluginError
+
+if TYPE_CHECKING:
+    from kmsplug_protocol import Vendor
 
 BUCKETS_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kmsplug_protocol import Model, Operation
+from kmsplug_protocol import Operation
 
 from ._deadline import Deadline
 from ._events import Events
@@ -28,6 +28,8 @@ from ._supervisor import Supervisor
 from .errors import PluginUnavailable
 
 if TYPE_CHECKING:
+    from kmsplug_protocol import Model
+
     from ._handshake import Opened
 
 

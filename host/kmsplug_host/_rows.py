@@ -1,10 +1,16 @@
 """The capability rows of one keystore: what its driver promises, by operation, key and mechanism."""
 
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
 
-from kmsplug_protocol import Capability, KeyAlgorithm, KeyUsage, Mechanism, SignedForm
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from kmsplug_protocol import KeyAlgorithm, KeyUsage, Mechanism, SignedForm
 from kmsplug_protocol.framing import MAX_INTEGER
 from kmsplug_protocol.kinds import algorithms_of
+
+if TYPE_CHECKING:
+    from kmsplug_protocol import Capability
 
 
 class Rows:

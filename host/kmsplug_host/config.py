@@ -10,48 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from kmsplug_protocol import KEYSTORE_API, KeyAlgorithm
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from msgspec import Meta, field
 
+from ._tables import Table, read
 from .errors import ConfigurationError
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-_Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-_Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{64}$")]
-_KeyId = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-_Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # as the system takes it for a program
-
-_SHIMS: Final = (
+_Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+_Variable = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z")]
+_Sha256 = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f]{64}\Z")]
+_KeyId = Annotated[str, Meta(min_length=1, max_length=2048)]
+_Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]  # as the system takes it for a program
+_ShimName = Literal[
     "aad", "alias", "datakey", "digest", "envelope", "lifecycle", "random", "reencrypt", "tags", "verify",
     "versioning", "wrap",
-)  # fmt: skip
-
-
-def _demand(text: str) -> str:
-    """Check ``OPERATION`` or ``OPERATION:KEY_ALGORITHM``."""
-    wire, colon, algorithm = text.partition(":")
-    if wire not in {operation.wire for operation in KEYSTORE_API}:
-        raise ValueError(f"there is no operation {wire!r}")
-    if colon and algorithm not in set(KeyAlgorithm):
-        raise ValueError(f"there is no key algorithm {algorithm!r}")
-    return text
-
-
-def _shim(name: str) -> str:
-    if name not in _SHIMS:
-        raise ValueError(f"there is no shim {name!r}, but {', '.join(_SHIMS)}")
-    return name
-
-
-_Demand = Annotated[str, AfterValidator(_demand)]
-_ShimName = Annotated[str, AfterValidator(_shim)]
+]  # fmt: skip
 
 # They load code into a process, or write its secrets somewhere.
 _REFUSED: Final = frozenset({
@@ -66,11 +38,7 @@ _REFUSED_BEGINNINGS: Final = (
 )  # fmt: skip
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-
-class RecycleSettings(_Table):
+class RecycleSettings(Table, frozen=True):
     """``recycle`` of a plugin: when a process is replaced, without a call being lost.
 
     Attributes:
@@ -79,9 +47,9 @@ class RecycleSettings(_Table):
         calls: Calls that it may be given.
     """
 
-    rss_bytes: int | None = Field(default=None, ge=1)
-    age_s: float | None = Field(default=None, gt=0)
-    calls: int | None = Field(default=None, ge=1)
+    rss_bytes: Annotated[int, Meta(ge=1)] | None = None
+    age_s: Annotated[float, Meta(gt=0)] | None = None
+    calls: Annotated[int, Meta(ge=1)] | None = None
 
 
 class Isolation(StrEnum):
@@ -97,7 +65,7 @@ class Isolation(StrEnum):
     """Landlock where the kernel has it, else ``process`` with a warning."""
 
 
-class Limits(_Table):
+class Limits(Table, frozen=True):
     """``limits = { ... }``: what the kernel lets each process of a plugin use.
 
     Attributes:
@@ -106,12 +74,12 @@ class Limits(_Table):
         file_mb: Megabytes of the longest file that it can write, a database included.
     """
 
-    data_mb: int = Field(default=2048, ge=16, le=1024 * 1024)
-    open_files: int = Field(default=256, ge=16, le=1024 * 1024)
-    file_mb: int = Field(default=1024, ge=1, le=1024 * 1024)
+    data_mb: Annotated[int, Meta(ge=16, le=1024 * 1024)] = 2048
+    open_files: Annotated[int, Meta(ge=16, le=1024 * 1024)] = 256
+    file_mb: Annotated[int, Meta(ge=1, le=1024 * 1024)] = 1024
 
 
-class PluginSettings(_Table):
+class PluginSettings(Table, frozen=True):
     """``[plugins.NAME]``: one driver and its configuration.
 
     Attributes:
@@ -138,34 +106,29 @@ class PluginSettings(_Table):
     """
 
     driver: _Name | None = None
-    command: list[_Text] | None = Field(default=None, min_length=1)
+    command: Annotated[list[_Text], Meta(min_length=1)] | None = None
     config: dict[str, Any] = {}
     env: list[_Variable] = []
     set_env: dict[_Variable, _Text] = {}
-    deadline_s: float = Field(default=10.0, gt=0, le=3600)
-    processes: int = Field(default=1, ge=1, le=64)
-    spares: int = Field(default=0, ge=0, le=64)
+    deadline_s: Annotated[float, Meta(gt=0, le=3600)] = 10.0
+    processes: Annotated[int, Meta(ge=1, le=64)] = 1
+    spares: Annotated[int, Meta(ge=0, le=64)] = 0
     recycle: RecycleSettings | None = None
-    max_crashes: int = Field(default=5, ge=0)
-    crash_window_s: float = Field(default=60.0, gt=0)
-    grace_s: float = Field(default=2.0, gt=0, le=60)
-    overdue_s: float = Field(default=10.0, ge=0, le=3600)
-    deep_check_s: float | None = Field(default=None, ge=1)
-    isolation: Isolation | None = Field(default=None, strict=False)
+    max_crashes: Annotated[int, Meta(ge=0)] = 5
+    crash_window_s: Annotated[float, Meta(gt=0)] = 60.0
+    grace_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
+    overdue_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    deep_check_s: Annotated[float, Meta(ge=1)] | None = None
+    isolation: Isolation | None = None
     read_paths: list[_Text] = []
     write_paths: list[_Text] = []
-    limits: Limits = Field(default_factory=Limits)
+    limits: Limits = field(default_factory=Limits)
     sha256: _Sha256 | None = None
     files: dict[_Text, _Sha256] = {}
 
-    @model_validator(mode="after")
-    def _one_program(self) -> "PluginSettings":
+    def __post_init__(self) -> None:
         if (self.driver is None) == (self.command is None):
             raise ValueError('expected either driver = "NAME" or command = ["/path", ...]')
-        return self
-
-    @model_validator(mode="after")
-    def _launched_knowingly(self) -> "PluginSettings":
         for name in (*self.env, *self.set_env):
             if name in _REFUSED or name.startswith(_REFUSED_BEGINNINGS):
                 raise ValueError(
@@ -178,10 +141,9 @@ class PluginSettings(_Table):
                 'a command needs isolation = "auto", "landlock" or "bwrap", '
                 'or "process", which protects from faults and not from malice'
             )
-        return self
 
 
-class RetrySettings(_Table):
+class RetrySettings(Table, frozen=True):
     """``retry`` of a keystore: how often a failed call is repeated, and how soon.
 
     Attributes:
@@ -193,15 +155,15 @@ class RetrySettings(_Table):
         budget_per_call: What each new call adds to the budget, up to ``budget``.
     """
 
-    max_attempts: int = Field(default=16, ge=1, le=1000)
-    first_delay_s: float = Field(default=0.05, gt=0, le=60)
-    max_delay_s: float = Field(default=2.0, gt=0, le=600)
-    max_reconnects: int = Field(default=2, ge=0, le=1000)
-    budget: float = Field(default=100.0, ge=0)
-    budget_per_call: float = Field(default=0.5, ge=0, le=10)
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 16
+    first_delay_s: Annotated[float, Meta(gt=0, le=60)] = 0.05
+    max_delay_s: Annotated[float, Meta(gt=0, le=600)] = 2.0
+    max_reconnects: Annotated[int, Meta(ge=0, le=1000)] = 2
+    budget: Annotated[float, Meta(ge=0)] = 100.0
+    budget_per_call: Annotated[float, Meta(ge=0, le=10)] = 0.5
 
 
-class BreakerSettings(_Table):
+class BreakerSettings(Table, frozen=True):
     """``breaker`` of a keystore: when it is left alone. Throttling and callers' errors do not count.
 
     Attributes:
@@ -209,11 +171,11 @@ class BreakerSettings(_Table):
         cool_down_s: Seconds until one call is let through to see whether the keystore is well again.
     """
 
-    failures: int = Field(default=5, ge=0)
-    cool_down_s: float = Field(default=1.5, gt=0, le=3600)
+    failures: Annotated[int, Meta(ge=0)] = 5
+    cool_down_s: Annotated[float, Meta(gt=0, le=3600)] = 1.5
 
 
-class DataKeySettings(_Table):
+class DataKeySettings(Table, frozen=True):
     """``data_key_cache`` of a keystore: how long a data key is used again; whichever bound comes first.
 
     Attributes:
@@ -224,14 +186,14 @@ class DataKeySettings(_Table):
         decrypt: Whether opened data keys are kept too; the provider then neither checks nor logs each use.
     """
 
-    max_age_s: float = Field(default=300.0, gt=0, le=3600)
-    max_uses: int = Field(default=2**16, ge=1, le=2**32)
-    max_bytes: int = Field(default=2**36, ge=1, le=2**40)
-    max_entries: int = Field(default=1000, ge=1, le=100_000)
+    max_age_s: Annotated[float, Meta(gt=0, le=3600)] = 300.0
+    max_uses: Annotated[int, Meta(ge=1, le=2**32)] = 2**16
+    max_bytes: Annotated[int, Meta(ge=1, le=2**40)] = 2**36
+    max_entries: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     decrypt: bool = False
 
 
-class KeystoreSettings(_Table):
+class KeystoreSettings(Table, frozen=True):
     """``[keystores.NAME]``: what an application opens under this name.
 
     Attributes:
@@ -261,21 +223,30 @@ class KeystoreSettings(_Table):
     allow_raw: bool = False
     context: dict[str, str] = {}
     context_binding: Literal["context", "label"] = "context"
-    identity: str | None = Field(default=None, min_length=1, max_length=256)
+    identity: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     suite: Literal["auto", "cobblestone-256"] = "auto"
     data_key_cache: DataKeySettings | None = None
-    require: list[_Demand] = []
+    require: list[str] = []
     probe_keys: list[_KeyId] = []
     auto_destroy: bool = False
     shims: Literal["allow", "forbid"] | list[_ShimName] = "allow"
-    attempt_timeout_s: float | None = Field(default=None, gt=0, le=3600)
-    max_in_flight: int = Field(default=64, ge=1)
-    max_queued: int = Field(default=1024, ge=0)
-    retry: RetrySettings = Field(default_factory=RetrySettings)
-    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    attempt_timeout_s: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    max_in_flight: Annotated[int, Meta(ge=1)] = 64
+    max_queued: Annotated[int, Meta(ge=0)] = 1024
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+
+    def __post_init__(self) -> None:
+        known = {operation.wire for operation in KEYSTORE_API}
+        for demand in self.require:
+            wire, colon, algorithm = demand.partition(":")
+            if wire not in known:
+                raise ValueError(f"require: there is no operation {wire!r}")
+            if colon and algorithm not in set(KeyAlgorithm):
+                raise ValueError(f"require: there is no key algorithm {algorithm!r}")
 
 
-class CatalogSettings(_Table):
+class CatalogSettings(Table, frozen=True):
     """``[catalog]``: where shims keep what they must remember. Without it none of them keeps anything.
 
     Attributes:
@@ -288,25 +259,19 @@ class CatalogSettings(_Table):
     key_file: _Text | None = None
 
 
-class Settings(_Table):
+class Settings(Table, frozen=True):
     """The whole file."""
 
-    plugins: dict[_Name, PluginSettings] = Field(min_length=1)
+    plugins: Annotated[dict[_Name, PluginSettings], Meta(min_length=1)]
     keystores: dict[_Name, KeystoreSettings] = {}
     catalog: CatalogSettings | None = None
     driver_folders: list[str] = []
 
-    @model_validator(mode="after")
-    def _plugins_exist(self) -> "Settings":
+    def __post_init__(self) -> None:
         for name, keystore in self.keystores.items():
             if keystore.plugin not in self.plugins:
                 known = ", ".join(sorted(self.plugins))
                 raise ValueError(f"keystores.{name}.plugin: no such plugin, expected one of: {known}")
-        return self
-
-    @model_validator(mode="after")
-    def _deletions_are_kept(self) -> "Settings":
-        for name, keystore in self.keystores.items():
             if not keystore.auto_destroy:
                 continue
             without = "[catalog]" if self.catalog is None else None
@@ -314,7 +279,6 @@ class Settings(_Table):
                 without = "the shim lifecycle"
             if without is not None:
                 raise ValueError(f"keystores.{name}.auto_destroy: nothing keeps deletions without {without}")
-        return self
 
     def all_keystores(self) -> dict[str, KeystoreSettings]:
         """Return the keystores, with one of its own name for each plugin that no entry names."""
@@ -386,22 +350,8 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _validate(document: dict[str, Any], name: str) -> Settings:
-    try:
-        return Settings.model_validate(document)
-    except ValidationError as error:
-        problem = ConfigurationError("\n".join(_lines(error, name)))
-    raise problem  # out here: the other exception holds the values, and would hang on to this one
-
-
-def _lines(error: ValidationError, name: str) -> list[str]:
-    """Return one line per wrong key. Values are left out: one may be a secret in the wrong place."""
-    lines = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        path = ".".join(str(part) for part in item["loc"] if part != "[key]")
-        text = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            text = "unknown key"
-        elif text.startswith("Input should be"):
-            text = "expected" + text.removeprefix("Input should be")
-        lines.append(f"{name}: {path}: {text}" if path else f"{name}: {text}")
-    return lines
+    mistakes: list[str] = []
+    settings = read(document, Settings, "", mistakes)
+    if settings is None:
+        raise ConfigurationError("\n".join(f"{name}: {mistake}" for mistake in mistakes))
+    return settings

@@ -45,10 +45,15 @@ A mismatch of a signature is a result (``valid``), not an error. Programs act on
 ``code``, never on the message.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Final, NamedTuple
+from __future__ import annotations
 
-from kmsplug_protocol import ERROR_FACTS, ErrorCode, Outcome, RetryClass, Vendor
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+
+from kmsplug_protocol import ERROR_FACTS, ErrorCode, Outcome, RetryClass
+
+if TYPE_CHECKING:
+    from kmsplug_protocol import Vendor
 
 
 class Diagnosis(NamedTuple):

@@ -102,7 +102,7 @@ def test_an_unknown_plugin_names_the_known_ones(cli: Cli) -> None:
         ('[plugins.local]\ndriver = "local"\ndeadline = 3\n', "plugins.local.deadline: unknown key"),
         (
             '[plugins.local]\ndriver = "local"\ndeadline_s = "soon"\n',
-            "plugins.local.deadline_s: expected a valid number",
+            "plugins.local.deadline_s: expected a number",
         ),
         ('[plugins.local]\ndriver = "nope"\n', "installed are: "),
         ('[plugins.local]\ncommand = ["./nope"]\nisolation = "process"\n', "plugins.local.command"),

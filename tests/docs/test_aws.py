@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import get_args
 
-from kmsplug_host.config import Settings
+from kmsplug_host.config import load
 from kmsplug_plugins.aws_kms._client import Api
 from kmsplug_plugins.aws_kms.config import AwsConfig, Login
 
@@ -29,6 +29,6 @@ def test_the_example_is_a_valid_configuration() -> None:
     example = re.search(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     assert example is not None
 
-    settings = Settings.model_validate(tomllib.loads(example[1]))
+    settings = load(tomllib.loads(example[1])).settings
 
     assert AwsConfig.model_validate(settings.plugins["aws"].config).partition == "aws"

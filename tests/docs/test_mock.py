@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from kmsplug_host.config import Settings
+from kmsplug_host.config import load
 from kmsplug_plugins.mock.config import MockConfig
 from kmsplug_plugins.mock.pytest_plugin import MockProvider
 from kmsplug_plugins.mock.scenario import Gap, Match, Rule, Scenario
@@ -40,7 +40,7 @@ def test_every_member_of_a_gap_has_a_row() -> None:
 
 
 def test_the_examples_are_valid() -> None:
-    plugin = Settings.model_validate(tomllib.loads(CONFIGURATION)).plugins["mock"]
+    plugin = load(tomllib.loads(CONFIGURATION)).settings.plugins["mock"]
 
     assert plugin.config.keys() <= MockConfig.model_fields.keys()
     for text in SCENARIOS:

@@ -17,6 +17,7 @@ from kmsplug_host import Host, Isolation
 from kmsplug_host._guardian import landlock
 from kmsplug_host.config import PluginSettings
 from kmsplug_host.errors import ConfigurationError, PluginUnavailable
+from msgspec.structs import asdict
 from support.host import DRIVERS, LONG_S, bad_driver, bench, misbehaving, nothing_left, wait_until
 from support.isolation import require
 
@@ -360,7 +361,7 @@ def test_a_node_program_runs_under_the_default_limits(tmp_path: Path, level: str
 
 def test_the_default_limits_are_what_the_documentation_says() -> None:
     text = (DRIVERS.parents[1] / "docs" / "configuration.md").read_text(encoding="utf-8")
-    for name, value in PluginSettings(driver="local").limits:
+    for name, value in asdict(PluginSettings(driver="local").limits).items():
         assert f"| `{name}` | {value} |" in text
 
 

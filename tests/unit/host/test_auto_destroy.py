@@ -4,9 +4,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from kmsplug_host.config import Settings
+from kmsplug_host.config import load
+from kmsplug_host.errors import ConfigurationError
 from kmsplug_host.shims.auto_destroy import APART_S, INTERVAL_S, LEASE_S, MOST_SKEW_S, Reading, turn
-from pydantic import ValidationError
 
 NOW = Reading(wall=1_800_000_000.0, database=1_800_000_000.0, uptime=500.0)
 KEY = {"key": "2027-01-01T00:00:00Z"}
@@ -148,5 +148,5 @@ def test_it_is_refused_where_nothing_keeps_deletions(
 ) -> None:
     settings = {"plugins": {"p": {"driver": "mock"}}, "keystores": {"k": {"plugin": "p", **keystore}}}
 
-    with pytest.raises(ValidationError, match=reason):
-        Settings.model_validate({**settings, **({} if catalog is None else {"catalog": catalog})})
+    with pytest.raises(ConfigurationError, match=reason):
+        load({**settings, **({} if catalog is None else {"catalog": catalog})})
