@@ -38,7 +38,6 @@ class Fleet:
 
     Args:
         spec: The plugin and its settings.
-        version: Version of the host.
         supervisor: Starts the processes.
         changed: Guards everything here; notified when a state changes.
         report: Called with this fleet and the reason after a state has changed, while *changed* is held.
@@ -48,7 +47,6 @@ class Fleet:
     def __init__(
         self,
         spec: PluginSpec,
-        version: str,
         supervisor: Supervisor,
         changed: threading.Condition,
         report: Callable[[Fleet, str], None],
@@ -59,7 +57,7 @@ class Fleet:
         self._supervisor = supervisor
         self._changed = changed
         self._report = report
-        self._login = Login(spec, version)
+        self._login = Login(spec)
         self._shared = Shared(spec, self._login, supervisor, changed, self._moved, self._is_covered, observer)
         self.replicas = [Replica(self._shared) for _ in range(spec.settings.processes + spec.settings.spares)]
         self.working: tuple[Replica, ...] = ()

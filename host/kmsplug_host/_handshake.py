@@ -21,6 +21,7 @@ from ._deadline import Deadline
 from ._facade_v1 import FacadeV1
 from ._launch import PluginSpec
 from ._redaction import Redactor
+from ._version import version
 from .errors import ProtocolViolation
 
 HOST_NAME: Final = "kmsplug"
@@ -60,7 +61,7 @@ class Opened(NamedTuple):
 
 
 def initialize(
-    connection: Connection, plugin: str, version: str, redactor: Redactor, deadline: Deadline
+    connection: Connection, plugin: str, redactor: Redactor, deadline: Deadline
 ) -> tuple[InitializeResult, tuple[str, ...]]:
     """Learn what the driver is, before it has any settings; and which of its rows are not understood.
 
@@ -70,7 +71,7 @@ def initialize(
     facade = FacadeV1(connection, plugin, Peer(name="unknown", version="0"), redactor)
     params = InitializeParams(
         protocol_versions=KNOWN_VERSIONS,
-        host=Peer(name=HOST_NAME, version=version),
+        host=Peer(name=HOST_NAME, version=version()),
         max_frame_bytes=DEFAULT_FRAME_BYTES,
     )
     answer = facade.call(BY_WIRE["plugin.initialize"], params, deadline)

@@ -28,12 +28,10 @@ class Login:
 
     Args:
         spec: The plugin and its settings.
-        version: Version of this host.
     """
 
-    def __init__(self, spec: PluginSpec, version: str) -> None:
+    def __init__(self, spec: PluginSpec) -> None:
         self._spec = spec
-        self._version = version
         self._one_at_a_time = threading.Lock()
         self._refused: KmsplugError | None = None
         self._identity: str | None = None
@@ -51,7 +49,7 @@ class Login:
         _settings.get_ready()
         # Before it is its turn: one that hangs while it starts keeps no other one waiting.
         redactor = self._spec.redactor
-        hello, ignored = initialize(connection, self._spec.name, self._version, redactor, deadline)
+        hello, ignored = initialize(connection, self._spec.name, redactor, deadline)
         if not self._one_at_a_time.acquire(timeout=deadline.remaining_s()):
             raise PluginUnavailable("another process of this plugin did not become ready in time")
         try:

@@ -38,7 +38,6 @@ class Plugin:
 
     Args:
         spec: The plugin and its settings.
-        version: Version of the host.
         supervisor: Starts its processes.
         events: Told when the plugin's state changes.
 
@@ -46,13 +45,10 @@ class Plugin:
         observer: Watches the attempts, and the starts of processes.
     """
 
-    def __init__(
-        self, spec: PluginSpec, version: str, supervisor: Supervisor, events: Events | None = None
-    ) -> None:
+    def __init__(self, spec: PluginSpec, supervisor: Supervisor, events: Events | None = None) -> None:
         self.name = spec.name
         self.settings = spec.settings
         self.observer = Observer("plugin", spec.name)
-        self._version = version
         self._supervisor = supervisor
         self._events = events or Events()
         self._pid = os.getpid()
@@ -60,7 +56,7 @@ class Plugin:
         self._closed: str | None = None
         self._state = PluginState.STARTING
         self._ill = False
-        self._fleet = Fleet(spec, version, supervisor, self._changed, self._moved, observer=self.observer)
+        self._fleet = Fleet(spec, supervisor, self._changed, self._moved, observer=self.observer)
         self._others: list[Fleet] = []  # that come or go by a reload
 
     def start(self) -> None:
@@ -209,9 +205,7 @@ class Plugin:
         with self._changed:
             if self._closed is not None:
                 raise PluginUnavailable(self._closed, plugin=self.name)
-            fleet = Fleet(
-                spec, self._version, self._supervisor, self._changed, self._moved, observer=self.observer
-            )
+            fleet = Fleet(spec, self._supervisor, self._changed, self._moved, observer=self.observer)
             self._others.append(fleet)
         fleet.start()
         return fleet
@@ -238,7 +232,7 @@ class Plugin:
 
     def refusing(self, reason: str) -> Plugin:
         """Return one of the same name that has no processes and refuses every call with *reason*."""
-        refusing = Plugin(self._fleet.spec, self._version, self._supervisor)
+        refusing = Plugin(self._fleet.spec, self._supervisor)
         refusing.dismiss(reason)
         return refusing
 

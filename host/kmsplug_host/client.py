@@ -63,7 +63,6 @@ class Host:
         self._source = source
         self._wanted = wanted
         self._redactor = Redactor()
-        self._version = version()
         self._pid = os.getpid()
         self._supervisor = Supervisor()
         self._events = Events()
@@ -345,7 +344,7 @@ class Host:
             self._deep_checks.watch(plugin)
 
     def _make(self, spec: PluginSpec) -> Plugin:
-        plugin = Plugin(spec, self._version, self._supervisor, self._events)
+        plugin = Plugin(spec, self._supervisor, self._events)
         with self._changing:
             if self._closed:
                 raise PluginUnavailable("the host is closed")
@@ -378,16 +377,6 @@ class Host:
     def _refuse_forked(self) -> None:
         if os.getpid() != self._pid:
             raise PluginUnavailable("the host was opened in another process")
-
-
-def version() -> str:
-    """Return the version of this library."""
-    from importlib import metadata  # noqa: PLC0415 - 10 ms that `import kmsplug_host` need not take
-
-    try:
-        return metadata.version("kmsplug")
-    except metadata.PackageNotFoundError:  # a source tree on the path, not installed
-        return "0"
 
 
 def _plugins_of(source: SettingsSource, keystores: Collection[str] | None) -> set[str]:

@@ -24,7 +24,8 @@ from ._evidence import RowStatus, promises_in_short
 from ._launch import PluginSpec, prepare_plugins
 from ._redaction import Redactor
 from ._status import PluginStatus
-from .client import Host, version
+from ._version import version
+from .client import Host
 from .config import Isolation, KeystoreSettings, Source, load
 from .errors import ConfigurationError, KmsplugError
 from .keystore import Keystore

@@ -95,7 +95,7 @@ def main() -> NoReturn:
     """Run the command line and exit."""
     arguments = sys.argv[1:]
     if arguments == ["--version"]:
-        from kmsplug_host.client import version  # noqa: PLC0415 - the host is imported by what needs it
+        from kmsplug_host._version import version  # noqa: PLC0415 - the host is imported by what needs it
 
         print(f"kmsplug {version()}")
         sys.exit(0)

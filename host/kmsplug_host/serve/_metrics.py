@@ -12,7 +12,7 @@ from typing import Final
 from kmsplug_host._evidence import RowStatus
 from kmsplug_host._meter import BUCKETS_S, CallSeries
 from kmsplug_host._status import PluginState, PluginStatus
-from kmsplug_host.client import version
+from kmsplug_host._version import version
 from kmsplug_host.resilience import BreakerState, KeystoreStats
 
 from ._watch import Seen

@@ -40,7 +40,6 @@ class Answering(Plugin):
         settings = PluginSettings(driver="none")
         super().__init__(
             PluginSpec("p", settings, Launch((), {}, settings.limits), Path("/"), "settings: p", Redactor()),
-            "0",
             supervisor,
         )
         self.answers: list[Model] = []
