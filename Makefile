@@ -4,6 +4,8 @@
 # dependencies into failures.
 
 PYTHON ?= python3
+# Tests run in two processes at once: most of them wait for processes of their own. 0: in this one.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
@@ -19,7 +21,7 @@ demo: $(VENV)/.runtime ## the whole way once: a file encrypted, the key rotated,
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev $(VENV)/.system $(VENV)/.kryoptic ## set up what the tests need and run them all
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 soak: $(VENV)/.dev ## what takes long: chaos for a minute, 200 restarts, fuzzers for minutes, floods, an outage of 30 s
 	@KMSPLUG_SOAK=1 $(BIN)/python -m pytest -o faulthandler_timeout=600 \
@@ -47,6 +49,7 @@ conformance: $(VENV)/.runtime ## run the conformance core on the drivers that ne
 	status=$$?; rm -rf "$$tmp"; exit $$status
 
 bench: $(VENV)/.bench $(VENV)/.dev ## what a call and an envelope cost, beside others that do the same (an environment of its own)
+	@$(BIN)/python -m compileall -q $(PACKAGES)
 	@$(VENV)/bench/bin/python benchmarks/bench.py $(BENCH)
 	@$(VENV)/bench/bin/python benchmarks/recovery.py
 	@$(VENV)/bench/bin/python benchmarks/envelope.py

@@ -1,14 +1,16 @@
 """A deadline: one absolute moment for everything that a call does."""
 
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from msgspec import Struct
 
 from .errors import InvalidArgument
 
 _LONGEST_S: Final = 86_400.0
 
 
-class Deadline(NamedTuple):
+class Deadline(Struct, frozen=True):
     """A moment on the monotonic clock.
 
     Attributes:

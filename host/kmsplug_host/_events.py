@@ -9,7 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from ._status import PluginState
 
@@ -19,7 +21,7 @@ _MAX_WAITING: Final = 1000
 _END_S: Final = 1.0  # for callbacks to take what is left when the host is closed
 
 
-class PluginEvent(NamedTuple):
+class PluginEvent(Struct, frozen=True):
     """A plugin went from one state to another.
 
     Attributes:

@@ -11,9 +11,10 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kmsplug_protocol import AssociatedData, KeyAlgorithm, Mechanism, untrusted
+from msgspec import Struct
 
 from ._rows import Rows
 
@@ -34,7 +35,7 @@ class RowStatus(StrEnum):
     """It is not true, or cannot be: nothing relies on it."""
 
 
-class RowReport(NamedTuple):
+class RowReport(Struct, frozen=True):
     """One capability row, and what is known of it.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Opens a session: versions, limits, schema, settings. What a driver says here is checked, not believed."""
 
 import secrets
-from typing import Final, NamedTuple
+from typing import Final
 
 from kmsplug_protocol import (
     BY_WIRE,
@@ -14,6 +14,7 @@ from kmsplug_protocol import (
     InitializeResult,
     Peer,
 )
+from msgspec import Struct
 
 from . import _settings
 from ._connection import Connection
@@ -28,7 +29,7 @@ HOST_NAME: Final = "kmsplug"
 _SHOWN: Final = 5
 
 
-class Opened(NamedTuple):
+class Opened(Struct, frozen=True):
     """A session that is ready for calls.
 
     Attributes:

@@ -12,7 +12,9 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from msgspec import Struct
 
 from . import _trust
 from .config import Isolation
@@ -41,7 +43,7 @@ _PATH_NAMES: Final = ("path", "file", "folder", "directory", "dir", "module", "s
 _BWRAP_SHM_BYTES: Final = 64 * 1024 * 1024
 
 
-class Access(NamedTuple):
+class Access(Struct, frozen=True):
     """The files that a confined driver may use, besides the system's and its working folder.
 
     Attributes:

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from . import _isolation, _trust
 from ._isolation import SYSTEM_PATH, Access
@@ -36,7 +38,7 @@ _INHERITED: Final = (
 )  # fmt: skip
 
 
-class Launch(NamedTuple):
+class Launch(Struct, frozen=True):
     """How a driver process is started.
 
     Attributes:
@@ -60,7 +62,7 @@ class Launch(NamedTuple):
     trusted: bool = True
 
 
-class PluginSpec(NamedTuple):
+class PluginSpec(Struct, frozen=True):
     """A configured plugin, ready to be started.
 
     Attributes:

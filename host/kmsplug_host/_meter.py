@@ -11,9 +11,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from kmsplug_protocol import ErrorCode
+from msgspec import Struct
 
 from .errors import KmsplugError, PluginError
 
@@ -35,7 +36,7 @@ End = tuple[ErrorCode, str]
 """How a call failed: our code, and the vendor's or nothing."""
 
 
-class CallSeries(NamedTuple):
+class CallSeries(Struct, frozen=True):
     """A snapshot of the calls of one operation.
 
     Attributes:
@@ -56,7 +57,7 @@ class CallSeries(NamedTuple):
         return sum(self.counts)
 
 
-class CallFailure(NamedTuple):
+class CallFailure(Struct, frozen=True):
     """The last call that failed, without the exception: its frames would hold on to plaintext.
 
     Attributes:

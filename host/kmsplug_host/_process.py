@@ -21,7 +21,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
+
+from msgspec import Struct
 
 from ._deadline import Deadline
 from ._launch import Launch
@@ -38,7 +40,7 @@ TERM_GRACE_S: Final = 1.5  # from SIGTERM to SIGKILL
 _KILL_GRACE_S: Final = 5.0  # for the kernel to end a process after SIGKILL
 
 
-class Usage(NamedTuple):
+class Usage(Struct, frozen=True):
     """What a process uses.
 
     Attributes:

@@ -28,7 +28,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from ._deadline import Deadline
 from ._launch import PluginSpec
@@ -62,7 +64,7 @@ _CRASHES: Final = (PluginCrashed, ProtocolViolation)
 _SERVED: Final = (PluginState.READY, PluginState.BACKOFF)  # the latter where it was given up
 
 
-class Shared(NamedTuple):
+class Shared(Struct, frozen=True):
     """What all processes of a plugin under one configuration share.
 
     Attributes:

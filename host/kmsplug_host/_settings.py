@@ -10,10 +10,11 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from kmsplug_protocol import untrusted
 from kmsplug_protocol.framing import MAX_INTEGER
+from msgspec import Struct
 
 from ._redaction import Redactor
 from .errors import ConfigurationError, ProtocolViolation
@@ -51,7 +52,7 @@ def prepare(
     return resolved
 
 
-class _Surroundings(NamedTuple):
+class _Surroundings(Struct, frozen=True):
     """What is the same for every value of a configuration."""
 
     schema: dict[str, Any]

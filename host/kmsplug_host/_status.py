@@ -2,7 +2,9 @@
 
 from collections.abc import Collection
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from ._meter import CallFailure, CallSeries
 from ._process import Usage
@@ -48,7 +50,7 @@ _BY_HOPE: Final = (
 )
 
 
-class ReplicaStatus(NamedTuple):
+class ReplicaStatus(Struct, frozen=True):
     """A snapshot of one process.
 
     Attributes:
@@ -74,7 +76,7 @@ class ReplicaStatus(NamedTuple):
     overdue: int = 0
 
 
-class PluginStatus(NamedTuple):
+class PluginStatus(Struct, frozen=True):
     """A snapshot of a plugin.
 
     Attributes:

@@ -7,10 +7,10 @@ references until a plugin is configured.
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
 from kmsplug_protocol import KEYSTORE_API, KeyAlgorithm
-from msgspec import Meta, field
+from msgspec import Meta, Struct, field
 
 from ._tables import Table, read
 from .errors import ConfigurationError
@@ -287,7 +287,7 @@ class Settings(Table, frozen=True):
         return {**own, **self.keystores}
 
 
-class Source(NamedTuple):
+class Source(Struct, frozen=True):
     """Settings and where they came from.
 
     Attributes:

@@ -48,15 +48,16 @@ A mismatch of a signature is a result (``valid``), not an error. Programs act on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from kmsplug_protocol import ERROR_FACTS, ErrorCode, Outcome, RetryClass
+from msgspec import Struct, structs
 
 if TYPE_CHECKING:
     from kmsplug_protocol import Vendor
 
 
-class Diagnosis(NamedTuple):
+class Diagnosis(Struct, frozen=True):
     """What is known about a driver process that failed.
 
     Attributes:
@@ -72,7 +73,7 @@ class Diagnosis(NamedTuple):
     stderr: tuple[str, ...] = ()
 
 
-class Attempt(NamedTuple):
+class Attempt(Struct, frozen=True):
     """One try of a call that was tried more than once.
 
     Attributes:
@@ -162,9 +163,9 @@ def _document(error: KmsplugError) -> dict[str, Any]:
     if error.vendor is not None:
         document["vendor"] = error.vendor.model_dump(mode="json", exclude_defaults=True)
     if error.attempts:
-        document["attempts"] = [attempt._asdict() for attempt in error.attempts]
+        document["attempts"] = [structs.asdict(attempt) for attempt in error.attempts]
     if error.diagnosis is not None:
-        document["diagnosis"] = error.diagnosis._asdict()
+        document["diagnosis"] = structs.asdict(error.diagnosis)
     return document
 
 

@@ -6,9 +6,10 @@ import contextlib
 import functools
 import threading
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from kmsplug_protocol import BY_WIRE, HealthDepth
+from msgspec import Struct
 
 from ._deadline import caller_deadline
 from ._plugin import Plugin
@@ -22,7 +23,7 @@ _PING: Final = BY_WIRE["plugin.ping"]
 _HEALTH: Final = BY_WIRE["plugin.health"]
 
 
-class Health(NamedTuple):
+class Health(Struct, frozen=True):
     """What a health check found. Never an exception: being ill is an answer.
 
     Attributes:

@@ -1,11 +1,13 @@
 """What is always true of an error code: its meaning, what may help, what to do about it."""
 
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from .errors import ErrorCode, RetryClass
 
 
-class ErrorFact(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ErrorFact:
     """What is always true of a code.
 
     Attributes:

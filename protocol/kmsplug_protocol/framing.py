@@ -4,7 +4,8 @@
 limit is discarded up to its newline and reported with its first bytes, and the stream goes on.
 """
 
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Final
 
 import orjson
 
@@ -25,7 +26,8 @@ class FrameError(ValueError):
     """A frame is not one JSON object of the strict profile. The message never quotes the frame."""
 
 
-class Oversize(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Oversize:
     """A line longer than the limit, already discarded.
 
     Attributes:

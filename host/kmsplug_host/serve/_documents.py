@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kmsplug_protocol import ERROR_FACTS, KEYSTORE_API, Operation, untrusted
+from msgspec.structs import asdict
 
 from kmsplug_host._evidence import RowStatus
 from kmsplug_host._meter import CallFailure
@@ -63,7 +64,7 @@ def _plugin(status: PluginStatus, seen: Seen) -> dict[str, Any]:
 
 
 def _process(status: ReplicaStatus) -> dict[str, Any]:
-    return {**status._asdict(), "usage": status.usage and status.usage._asdict()}
+    return {**asdict(status), "usage": status.usage and asdict(status.usage)}
 
 
 def _healthy(seen: Seen) -> bool | None:

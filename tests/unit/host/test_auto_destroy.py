@@ -140,7 +140,7 @@ def test_a_host_that_begins_with_a_clock_that_went_back_begins_the_day_anew() ->
         ({"auto_destroy": True}, None, "without \\[catalog\\]"),
         ({"auto_destroy": True, "shims": "forbid"}, {}, "without the shim lifecycle"),
         ({"auto_destroy": True, "shims": ["alias"]}, {}, "without the shim lifecycle"),
-        ({"auto_destroy": 1}, {}, "boolean"),
+        ({"auto_destroy": 1}, {}, "true or false"),
     ],
 )
 def test_it_is_refused_where_nothing_keeps_deletions(
