@@ -5,8 +5,6 @@ printed and written to benchmarks/results/. Compare ratios, not microseconds.
 """
 
 import argparse
-import asyncio
-import base64
 import contextlib
 import json
 import platform
@@ -14,106 +12,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pair
-import psutil
-from kmsplug_host import Host
-from mcp import ClientSession, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from measure import PARTS, Call, calls_a_second, latencies_us, summary
+from candidates import CANDIDATES, Candidate
+from measure import PARTS, summary
 from plot import draw, percentiles
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 HERE = Path(__file__).parent
-PEERS = HERE / "peers"
 RESULTS = HERE / "results"
-
-
-@contextlib.contextmanager
-def kmsplug(folder: str) -> Iterator[tuple[dict[str, Call], dict[str, Any]]]:
-    """Yield the host's calls, and facts about it."""
-    settings = {
-        "plugins": {"local": {"driver": "local", "config": {"path": f"{folder}/store"}}},
-        "keystores": {"main": {"plugin": "local", "allow_raw": True}},
-    }
-    began = time.perf_counter()
-    with Host.open(settings) as host:
-        keystore = host.keystore("main")
-        key = keystore.create_key("AES_256_GCM").key_id
-        cold_ms = (time.perf_counter() - began) * 1000
-        pid = host.plugins()[0].replicas[0].pid
-        facts = {
-            "cold_start_to_first_key_ms": cold_ms,
-            "host_rss_mb": psutil.Process().memory_info().rss / 1e6,
-            "driver_rss_mb": psutil.Process(pid).memory_info().rss / 1e6,
-        }
-        yield (
-            {
-                "crypto.encrypt 64 B": lambda: keystore.encrypt(key, bytes(64), format="raw"),
-                "crypto.encrypt 4 KiB": lambda: keystore.encrypt(key, bytes(4096), format="raw"),
-                "crypto.random 32": lambda: keystore.random(32),
-                "ks.encrypt 64 B (envelope)": lambda: keystore.encrypt(key, bytes(64)),
-            },
-            facts,
-        )
-
-
-@contextlib.contextmanager
-def grpc_peer(folder: str) -> Iterator[dict[str, Call]]:
-    """Yield calls of a Python gRPC server on a unix socket."""
-    address = f"{folder}/grpc.sock"
-    command = [sys.executable, str(PEERS / "grpc_peer.py"), address]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.readline()
-        with grpc.insecure_channel(f"unix:{address}") as channel:
-            encrypt = channel.unary_unary("/bench.Crypto/Encrypt")
-            yield {"Python gRPC 64 B": lambda: encrypt(bytes(64), timeout=10)}
-        process.stdin.close()
-
-
-@contextlib.contextmanager
-def mcp_peer() -> Iterator[dict[str, Call]]:
-    """Yield calls of an MCP tool over stdio; its client is asynchronous, so a loop runs on a thread."""
-    loop = asyncio.new_event_loop()
-    ready: asyncio.Future[ClientSession] = loop.create_future()
-    done = asyncio.Event()
-
-    async def serve() -> None:
-        server = StdioServerParameters(command=sys.executable, args=[str(PEERS / "mcp_peer.py")])
-        async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
-            await session.initialize()
-            ready.set_result(session)
-            await done.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    session = asyncio.run_coroutine_threadsafe(_wait_for(ready), loop).result(30)
-    text = base64.b64encode(bytes(64)).decode()
-
-    def call() -> object:
-        request = session.call_tool("encrypt", {"plaintext": text})
-        return asyncio.run_coroutine_threadsafe(request, loop).result(10)
-
-    try:
-        yield {"MCP SDK 64 B": call}
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(10)
-
-
-async def _wait_for(future: "asyncio.Future[ClientSession]") -> ClientSession:
-    return await future
 
 
 def import_facts() -> dict[str, Any]:
@@ -136,20 +48,20 @@ def import_facts() -> dict[str, Any]:
 
 def measure(rounds: int, count: int) -> dict[str, Any]:
     """Run all candidates in turn, *rounds* times."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        kmsplug(folder) as (ours, facts),
-        grpc_peer(folder) as theirs,
-        mcp_peer() as mcp,
-    ):
-        calls = {**ours, **theirs, **mcp}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as closing:
+        opened = {name: Candidate(name, folder) for name in CANDIDATES}
+        for candidate in opened.values():
+            closing.callback(candidate.close)
+        facts = opened["kmsplug"].facts
+        calls = {call: candidate for candidate in opened.values() for call in candidate.facts.pop("calls")}
         seen: dict[str, list[dict[str, float]]] = {name: [] for name in calls}
         distribution: dict[str, list[float]] = {name: [] for name in calls}
         for _ in track(range(rounds), description="rounds", console=Console(stderr=True)):
-            for name, call in calls.items():
-                samples = latencies_us(call, count)
+            for name, candidate in calls.items():
+                found = candidate.round(name, count)
+                samples = found.pop("samples_us")
                 distribution[name] += samples
-                seen[name].append({**summary(samples), "calls_s_16": calls_a_second(call, 4 * count)})
+                seen[name].append({**summary(samples), **found})
     medians = {
         name: {metric: statistics.median(found[metric] for found in samples) for metric in samples[0]}
         for name, samples in seen.items()

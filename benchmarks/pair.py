@@ -5,7 +5,6 @@ median, over the rounds, of the ratio of the two in the same round: machines dri
 """
 
 import contextlib
-import json
 import statistics
 import subprocess
 import sys
@@ -16,35 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from candidates import Candidate
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-WORKER: Final = Path(__file__).with_name("pair_worker.py")
-METRICS: Final = {"p50_us": "p50 of a call", "cpu_us": "processor time of a call, host and driver"}
-
-
-class Side:
-    """One side: a process that runs a round when it is told so."""
-
-    def __init__(self, python: Path, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [python, WORKER, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def round(self, count: int) -> dict[str, float]:
-        """Let it make *count* calls, and return what it measured."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        found: dict[str, float] = json.loads(self._process.stdout.readline())
-        return found
-
-    def close(self) -> None:
-        """Let it end."""
-        self._process.communicate(timeout=30)
+CALL: Final = "crypto.encrypt 64 B"
+METRICS: Final = {
+    "p50_us": "p50 of a call",
+    "cpu_us": "processor time of a call, host and driver",
+    "calls_s_16": "calls/s of 16 callers",
+}
 
 
 def checkout(ref: str, folder: Path) -> Path:
@@ -64,15 +46,22 @@ def checkout(ref: str, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def sides(ref: str) -> Iterator[tuple[Side, Side]]:
+def sides(ref: str) -> Iterator[tuple[Candidate, Candidate]]:
     """Yield this tree, and the commit *ref*."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as closing:
         folder = Path(name)
         pythons = (Path(sys.executable), checkout(ref, folder))
-        ours, theirs = (Side(python, folder / f"store{index}") for index, python in enumerate(pythons))
+        ours, theirs = (
+            Candidate("kmsplug", folder / f"side{index}", python) for index, python in enumerate(pythons)
+        )
         closing.callback(ours.close)
         closing.callback(theirs.close)
         yield ours, theirs
+
+
+def _round(side: Candidate, count: int) -> dict[str, float]:
+    found = side.round(CALL, count)
+    return {"p50_us": statistics.median(found.pop("samples_us")), **found}
 
 
 def measure(ref: str, rounds: int, count: int) -> dict[str, Any]:
@@ -81,7 +70,7 @@ def measure(ref: str, rounds: int, count: int) -> dict[str, Any]:
     with sides(ref) as (ours, theirs):
         for index in track(range(rounds), description="rounds", console=Console(stderr=True)):
             order = (ours, theirs) if index % 2 == 0 else (theirs, ours)
-            found = {side: side.round(count) for side in order}
+            found = {side: _round(side, count) for side in order}
             seen.append({"this": found[ours], "ref": found[theirs]})
     ratios = {metric: [row["this"][metric] / row["ref"][metric] for row in seen] for metric in METRICS}
     return {
