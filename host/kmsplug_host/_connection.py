@@ -43,6 +43,7 @@ _PING: Final = BY_WIRE["plugin.ping"].wire
 _EXIT_GRACE_S: Final = 1.0  # from the end of a pipe to the end of the process
 _NOTIFY_DEADLINE_S: Final = 0.2  # a cancel is a courtesy; it never delays the caller for longer
 _MAX_SHOWN: Final = 100  # lines a second in the log that are no messages
+_UNWATCHED: Final = contextlib.nullcontext()
 _LOOK_S: Final = 0.05  # how often a pause looks whether there is still something to pause for
 
 # Only before anything nested: an "id" inside of a result is not the id of the reply.
@@ -152,7 +153,7 @@ class Connection:
             raise self._ended(False)
         cancellation = current_cancellation()
         watched = (
-            contextlib.nullcontext()
+            _UNWATCHED
             if cancellation is None
             else cancellation.watch(functools.partial(self._cancel, request_id, pending, deadline))
         )

