@@ -52,9 +52,7 @@ class Plugin:
         self._supervisor = supervisor
         self._events = events or Events()
         self._pid = os.getpid()
-        self._lock = (
-            threading.RLock()
-        )  # alone, it takes half the time of the condition
+        self._lock = threading.RLock()  # alone, it takes half the time of the condition
         self._changed = threading.Condition(self._lock)
         self._closed: str | None = None
         self._state = PluginState.STARTING

@@ -31,6 +31,23 @@ def test_describe_is_not_corrupted_by_a_print_at_import() -> None:
     assert "printed at import" in described.stderr
 
 
+def test_what_others_install_for_pydantic_sees_nothing_of_a_driver(tmp_path: Path) -> None:
+    package = tmp_path / "peep-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: peep\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[pydantic]\npeep = peep:plugin\n")
+    (tmp_path / "peep.py").write_text(f"open({str(tmp_path / 'seen')!r}, 'w').close()\nplugin = None\n")
+    path = os.pathsep.join((str(tmp_path), ENVIRONMENT["PYTHONPATH"]))
+
+    described = subprocess.run(
+        command("drivers:Checked", "--describe"), env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, timeout=WAIT_S,
+        check=False,
+    )  # fmt: skip
+
+    assert described.returncode == 0
+    assert not (tmp_path / "seen").exists()
+
+
 @pytest.mark.parametrize("form", ["toml", "json", "-", "- json"])
 def test_check_takes_a_file_or_its_input_in_both_forms(form: str, tmp_path: Path) -> None:
     text = '{"mode": "well"}' if form.endswith("json") else 'mode = "well"\n'
