@@ -40,9 +40,12 @@ def test_what_others_install_for_pydantic_sees_nothing_of_a_driver(tmp_path: Pat
     path = os.pathsep.join((str(tmp_path), ENVIRONMENT["PYTHONPATH"]))
 
     described = subprocess.run(
-        command("drivers:Checked", "--describe"), env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, timeout=WAIT_S,
+        command("drivers:Checked", "--describe"),
+        env={**ENVIRONMENT, "PYTHONPATH": path},
+        capture_output=True,
+        timeout=WAIT_S,
         check=False,
-    )  # fmt: skip
+    )
 
     assert described.returncode == 0
     assert not (tmp_path / "seen").exists()
