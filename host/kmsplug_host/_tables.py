@@ -14,9 +14,8 @@ _WORDS: Final = {
     "`int`": "an integer",
     "`float`": "a number",
     "`bool`": "true or false",
-    "`array`": "a list",
-    "`object`": "a table",
 }
+_NAMES: Final[dict[Any, str]] = {dict: "a table", list: "a list"}
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,30 +53,58 @@ def read(document: Any, kind: type[_T], path: str, mistakes: list[str]) -> _T | 
 
 
 def _value(value: Any, kind: Any, path: str, mistakes: list[str]) -> Any:
-    """Return a value as its type; go into tables and lists, so that the innermost wrong key is named."""
+    """Return a value as its type, or None where there is a mistake.
+
+    msgspec sees simple types only: a union of a table with text that has a pattern corrupts the memory of the
+    process (msgspec 0.22).
+    """
     if get_origin(kind) in (Union, types.UnionType):
-        kinds = [one for one in get_args(kind) if one is not types.NoneType]
-        if value is not None and len(kinds) == 1:
-            return _value(value, kinds[0], path, mistakes)
-    elif isinstance(kind, type) and issubclass(kind, Struct):
+        return None if value is None else _value(value, _one_of(get_args(kind), value), path, mistakes)
+    if isinstance(kind, type) and issubclass(kind, Struct):
         return read(value, kind, path, mistakes)
-    within = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    before = len(mistakes)
-    if get_origin(within) is dict and isinstance(value, Mapping):
-        of_key, of_item = get_args(within)
-        keys = [_value(key, of_key, f"{path}{_shown(key)}.", mistakes) for key in value]
-        items = [_value(value[key], of_item, f"{path}{_shown(key)}.", mistakes) for key in value]
-        value = dict(zip(keys, items, strict=True))
-    elif get_origin(within) is list and isinstance(value, list):
-        (of_item,) = get_args(within)
-        value = [_value(item, of_item, f"{path}{index}.", mistakes) for index, item in enumerate(value)]
-    if len(mistakes) > before:
-        return None
+    if _container(kind) is not None:
+        return _items(value, kind, path, mistakes)
     try:
         return convert(value, kind)
     except ValidationError as error:
         mistakes.append(f"{path[:-1]}: {_expected(str(error), kind)}")
         return None
+
+
+def _items(value: Any, kind: Any, path: str, mistakes: list[str]) -> Any:
+    """Return a table or list with each of its items as its type, so that the innermost wrong key is named."""
+    container = _container(kind)
+    least = 0
+    if get_origin(kind) is Annotated:
+        kind, meta = get_args(kind)
+        least = meta.min_length or 0
+    if _shape(value) is not container:
+        mistakes.append(f"{path[:-1]}: expected {_NAMES[container]}")
+        return None
+    if len(value) < least:
+        mistakes.append(f"{path[:-1]}: expected {_NAMES[container]} of length >= {least}")
+    of = get_args(kind)
+    if container is list:
+        return [_value(item, of[0], f"{path}{index}.", mistakes) for index, item in enumerate(value)]
+    keys = [_value(key, of[0], f"{path}{_shown(key)}.", mistakes) for key in value]
+    items = [_value(value[key], of[1], f"{path}{_shown(key)}.", mistakes) for key in value]
+    return dict(zip(keys, items, strict=True))
+
+
+def _one_of(kinds: tuple[Any, ...], value: Any) -> Any:
+    """Return the type of a union that a value of this shape is meant to be."""
+    some = [kind for kind in kinds if kind is not types.NoneType]
+    return next((kind for kind in some if _container(kind) is _shape(value)), some[0])
+
+
+def _container(kind: Any) -> Any:
+    """Return whether a type is a dict or a list; else None."""
+    origin = get_origin(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    return origin if origin in _NAMES else None
+
+
+def _shape(value: Any) -> Any:
+    return dict if isinstance(value, Mapping) else list if isinstance(value, list) else None
 
 
 def _expected(said: str, kind: Any) -> str:

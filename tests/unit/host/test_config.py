@@ -1,6 +1,9 @@
 """plugins.toml: every mistake is named by file, key and what was expected; no value is ever repeated."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -168,3 +171,30 @@ def test_the_defaults_are_the_documented_ones() -> None:
         False,
         False,
     )
+
+
+def test_every_kind_of_value_is_read_without_harm_to_the_memory_of_the_process() -> None:
+    settings = {
+        "plugins": {"p": {"driver": "x", "env": ["A"], "config": {"a": [1]}, "limits": {"open_files": 64}}},
+        "keystores": {"k": {"plugin": "p", "shims": ["aad"], "require": ["crypto.sign"], "identity": "i"}},
+        "catalog": {"url": {"env": "DATABASE"}},
+    }
+    wrong = {"plugins": {"p": {"driver": "x"}}, "catalog": {"url": {"other": 5}}}
+    program = (
+        "import sys, json, contextlib\n"
+        "from kmsplug_host.config import load\n"
+        "from kmsplug_host.errors import ConfigurationError\n"
+        "right, wrong = map(json.loads, sys.argv[1:])\n"
+        "for _ in range(50):\n"
+        "    load(right)\n"
+        "    with contextlib.suppress(ConfigurationError):\n"
+        "        load(wrong)\n"
+        "print('whole')\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(settings), json.dumps(wrong)],
+        env={"PYTHONMALLOC": "debug"}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.stdout == "whole\n"
