@@ -60,7 +60,15 @@ def kmsplug(folder: str) -> Iterator[tuple[dict[str, Call], dict[str, Any]]]:
     from kmsplug_host import Host  # noqa: PLC0415 - each candidate loads its own only
 
     settings = {
-        "plugins": {"local": {"driver": "local", "config": {"path": f"{folder}/store"}}},
+        "plugins": {
+            "local": {
+                "driver": "local",
+                "config": {"path": f"{folder}/store"},
+                "read_paths": [
+                    path for path in sys.path if path.endswith("site-packages")
+                ],  # see `pair.checkout`
+            }
+        },
         "keystores": {"main": {"plugin": "local", "allow_raw": True}},
     }
     began = time.perf_counter()

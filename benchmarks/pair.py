@@ -51,9 +51,7 @@ def sides(ref: str) -> Iterator[tuple[Candidate, Candidate]]:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as closing:
         folder = Path(name)
         pythons = (Path(sys.executable), checkout(ref, folder))
-        ours, theirs = (
-            Candidate("kmsplug", folder / f"side{index}", python) for index, python in enumerate(pythons)
-        )
+        ours, theirs = (Candidate("kmsplug", tempfile.mkdtemp(dir=folder), python) for python in pythons)
         closing.callback(ours.close)
         closing.callback(theirs.close)
         yield ours, theirs
