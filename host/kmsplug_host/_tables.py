@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
+from kmsplug_protocol import untrusted
 from msgspec import Struct, ValidationError, convert, structs
 
 _T = TypeVar("_T", bound=Struct)
 
+_MOST_SHOWN: Final = 256  # characters of a key
 _WORDS: Final = {
     "`str`": "text",
     "`int`": "an integer",
@@ -18,12 +20,14 @@ _WORDS: Final = {
 _NAMES: Final[dict[Any, str]] = {dict: "a table", list: "a list"}
 
 
-class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all tables: immutable; a key that it does not know is a mistake."""
+class Table(Struct, frozen=True, kw_only=True):
+    """Base of all tables. Immutable."""
 
 
 def read(document: Any, kind: type[_T], path: str, mistakes: list[str]) -> _T | None:
     """Return a table of this kind; or None, and one line for each mistake is added to *mistakes*.
+
+    A key that the table does not know is a mistake.
 
     Args:
         document: What was written.
@@ -42,7 +46,9 @@ def read(document: Any, kind: type[_T], path: str, mistakes: list[str]) -> _T | 
             found[name] = _value(document[name], field.type, f"{path}{name}.", mistakes)
         elif field.required:
             mistakes.append(f"{path}{name}: missing")
-    mistakes += [f"{path}{_shown(key)}: unknown key" for key in document if key not in fields]
+    mistakes += [
+        f"{path}{untrusted(str(key), _MOST_SHOWN)}: unknown key" for key in document if key not in fields
+    ]
     if len(mistakes) > before:
         return None
     try:
@@ -86,8 +92,10 @@ def _items(value: Any, kind: Any, path: str, mistakes: list[str]) -> Any:
     of = get_args(kind)
     if container is list:
         return [_value(item, of[0], f"{path}{index}.", mistakes) for index, item in enumerate(value)]
-    keys = [_value(key, of[0], f"{path}{_shown(key)}.", mistakes) for key in value]
-    items = [_value(value[key], of[1], f"{path}{_shown(key)}.", mistakes) for key in value]
+    keys = [_value(key, of[0], f"{path}{untrusted(str(key), _MOST_SHOWN)}.", mistakes) for key in value]
+    items = [
+        _value(value[key], of[1], f"{path}{untrusted(str(key), _MOST_SHOWN)}.", mistakes) for key in value
+    ]
     return dict(zip(keys, items, strict=True))
 
 
@@ -124,8 +132,3 @@ def _choices(kind: Any) -> list[str]:
         return [str(one) for one in get_args(kind)]
     inner = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)
     return [choice for one in inner for choice in _choices(one)]
-
-
-def _shown(key: Any) -> str:
-    text = str(key)
-    return text if text.isprintable() else ascii(text)
