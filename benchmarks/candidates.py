@@ -64,9 +64,8 @@ def kmsplug(folder: str) -> Iterator[tuple[dict[str, Call], dict[str, Any]]]:
             "local": {
                 "driver": "local",
                 "config": {"path": f"{folder}/store"},
-                "read_paths": [
-                    path for path in sys.path if path.endswith("site-packages")
-                ],  # see `pair.checkout`
+                # A pair's other side has its libraries in this side's environment.
+                "read_paths": [path for path in sys.path if path.endswith("site-packages")],
             }
         },
         "keystores": {"main": {"plugin": "local", "allow_raw": True}},

@@ -230,12 +230,8 @@ class Resolver:
             return None
         mechanism = getattr(params, "mechanism", None)
         plans = self._plans_for(rows)
-        if not plans.needs_a_key(wire, mechanism):
-            for shim in shims:  # asked at every call
-                if shim.matters(rows, params):
-                    break
-            else:
-                return None
+        if not plans.needs_a_key(wire, mechanism) and not any(shim.matters(rows, params) for shim in shims):
+            return None
         algorithm, usage = None, None
         key_id = getattr(params, "key_id", None)
         if key_id is not None:

@@ -43,7 +43,7 @@ def serve(target: str, argv: list[str] | None = None) -> NoReturn:
         argv: Arguments; default: those of the process.
     """
     _forbid_dumps()
-    # Nobody's plugin looks into messages; to look for one among all that is installed takes 15 ms.
+    # Nobody's plugin looks into messages; to look for one takes 6 ms and more.
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     arguments = sys.argv[1:] if argv is None else argv
     if arguments:

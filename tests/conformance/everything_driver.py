@@ -1,7 +1,7 @@
 """A driver in memory that offers nearly every operation, so that every case of the suite runs against one.
 
 It shares no code with any driver in use. Its keys die with it, unless it is given a file to keep them in;
-nothing guards that file.
+nothing guards that file. It is one file, however long: broken drivers are its text with a few words changed.
 """
 
 import contextlib
