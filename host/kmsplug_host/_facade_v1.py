@@ -47,7 +47,7 @@ class FacadeV1:
             KmsplugError: What the driver answered, or what happened instead of an answer.
         """
         correlation_id = f"{_HOST_ID}-{next(_calls)}"
-        body = params.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+        body = params.to_wire(exclude_defaults=True)
         meta = body.setdefault("meta", {})
         meta["deadline_ms"] = int(deadline.remaining_s() * 1000)
         meta["correlation_id"] = correlation_id

@@ -65,6 +65,17 @@ class Model(BaseModel):
     # Inputs are hidden: an error about a missing member would print the whole message, plaintext included.
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True, hide_input_in_errors=True)
 
+    def to_wire(self, *, exclude_defaults: bool = False) -> dict[str, Any]:
+        """Return the members as JSON has them, without those that are absent.
+
+        What ``model_dump`` returns, but for the layer of Python around the serializer, which takes twice as
+        long as that itself, and its warnings, which would quote a member that was never validated.
+        """
+        wire: dict[str, Any] = self.__pydantic_serializer__.to_python(
+            self, mode="json", exclude_none=True, exclude_defaults=exclude_defaults, warnings=False
+        )
+        return wire
+
 
 class Vendor(Model):
     """The provider's own account of a call."""
