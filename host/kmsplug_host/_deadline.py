@@ -10,7 +10,7 @@ from .errors import InvalidArgument
 _LONGEST_S: Final = 86_400.0
 
 
-class Deadline(Struct, frozen=True):
+class Deadline(Struct, frozen=True, gc=False):
     """A moment on the monotonic clock.
 
     Attributes:

@@ -102,8 +102,10 @@ class Fleet:
     @property
     def rows(self) -> Rows | None:
         """What is believed of the driver's promises; None: there was no handshake."""
-        opened = self.opened
-        return None if opened is None else self.evidence.rows(opened.capabilities)
+        for replica in self.replicas:  # as `opened`, for every call asks
+            if replica.opened is not None:
+                return self.evidence.rows(replica.opened.capabilities)
+        return None
 
     def ask(self, wire: str, deadline: Deadline, **arguments: Any) -> Any:
         """Make one call on a process that is ready, whether the fleet is in use or not.

@@ -7,13 +7,13 @@ calls never notice.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from kmsplug_protocol import Operation
 
+from . import _fork as fork
 from ._deadline import Deadline
 from ._events import Events
 from ._evidence import Evidence
@@ -51,7 +51,7 @@ class Plugin:
         self.observer = Observer("plugin", spec.name)
         self._supervisor = supervisor
         self._events = events or Events()
-        self._pid = os.getpid()
+        self._forks = fork.count
         self._lock = threading.RLock()  # alone, it takes half the time of the condition
         self._changed = threading.Condition(self._lock)
         self._closed: str | None = None
@@ -160,7 +160,7 @@ class Plugin:
         """Raise `PluginUnavailable` in a process other than the one that opened the host."""
         # Before any lock: one may be held for ever by a thread that the child does not have. And the child's
         # requests would carry the ids of the parent's, which would then read the answers.
-        if os.getpid() != self._pid:
+        if fork.count != self._forks:
             raise PluginUnavailable(
                 "the host was opened in another process", hint="open one in each child after the fork"
             )

@@ -146,8 +146,7 @@ class Resolver:
             PolicyDenied: A shim could, and this keystore forbids it.
             KmsplugError: Anything else that went wrong.
         """
-        managed = self.managed
-        if managed is not None:
+        if self._managed is not None and (managed := self.managed) is not None:
             answer: Model = managed.call(operation, params, deadline)
             return answer
         if operation.wire == _PURGE and self._purges_at_once():
@@ -173,7 +172,7 @@ class Resolver:
     def _rows(self) -> Rows | None:
         """What is believed of the driver's promises; None: it was never ready, as any call on it says."""
         try:
-            return self._native.rows
+            return self._native.plugin.rows
         except PluginUnavailable:
             return None
 
@@ -183,7 +182,7 @@ class Resolver:
         rows = self._rows()
         shim = None if rows is None else self._chosen(rows, wire, params, deadline)
         if shim is None:
-            if rows is not None and rows.has_lost(wire):
+            if rows is not None and wire in rows.lost_operations:
                 self._refuse_withdrawn(rows, wire, params, deadline)
             try:
                 return self._native.call(operation, params, deadline)
@@ -230,8 +229,12 @@ class Resolver:
             return None
         mechanism = getattr(params, "mechanism", None)
         plans = self._plans_for(rows)
-        if not plans.needs_a_key(wire, mechanism) and not any(shim.matters(rows, params) for shim in shims):
-            return None
+        if not plans.needs_a_key(wire, mechanism):
+            for shim in shims:  # `any` of them would take as long as all the rest here
+                if shim.matters(rows, params):
+                    break
+            else:
+                return None
         algorithm, usage = None, None
         key_id = getattr(params, "key_id", None)
         if key_id is not None:

@@ -30,7 +30,8 @@ class Rows:
         self._least: dict[str, int] = {}
         self._only: dict[tuple[str, SignedForm], bool] = {}
         self._covered: dict[tuple[str, frozenset[KeyAlgorithm], Mechanism | None], bool] = {}
-        self._lost = frozenset(row.operation for row in self._withdrawn)
+        self.lost_operations = frozenset(row.operation for row in self._withdrawn)
+        """Operations of which a row was withdrawn."""
 
     def of(self, operation: str) -> tuple[Capability, ...]:
         """Return the rows of an operation."""
@@ -50,10 +51,6 @@ class Rows:
         """
         return next((row for row in self.of(operation) if _is_for(row, algorithm, mechanism, usage)), None)
 
-    def has_lost(self, operation: str) -> bool:
-        """Tell whether a row of an operation was withdrawn."""
-        return operation in self._lost
-
     def lost(
         self,
         operation: str,
@@ -62,7 +59,10 @@ class Rows:
         usage: KeyUsage | None = None,
     ) -> str | None:
         """Return why the row was withdrawn that would have held; None: one holds, or there was none."""
-        if operation not in self._lost or self.find(operation, algorithm, mechanism, usage) is not None:
+        if (
+            operation not in self.lost_operations
+            or self.find(operation, algorithm, mechanism, usage) is not None
+        ):
             return None
         rows = (row for row in self._withdrawn if row.operation == operation)
         held = (row for row in rows if _is_for(row, algorithm, mechanism, usage))

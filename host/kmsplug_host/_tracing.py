@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from .errors import KmsplugError
 
-_API: Final = "opentelemetry.trace"
+API: Final = "opentelemetry.trace"
+"""What an application that traces has imported."""
+
 _SCOPE: Final = "kmsplug"
 _known: tuple[Any, Any] = None, None  # a tracer provider, and its tracer; None where it traces nothing
 
@@ -28,7 +30,7 @@ class Span:
     def end(self, error: BaseException | None) -> None:
         """End it; an error leaves its code, the vendor's and the ids by which logs know the call, no text."""
         if error is not None:
-            api: Any = sys.modules[_API]
+            api: Any = sys.modules[API]
             self._span.set_attributes(_facts(error))
             self._span.set_status(api.StatusCode.ERROR)
         self._current.__exit__(None, None, None)
@@ -43,7 +45,7 @@ def begin(operation: str, role: str, name: str) -> Span | None:
         role: ``keystore`` for a call, ``plugin`` for an attempt of one.
         name: Of that keystore or plugin.
     """
-    api: Any = sys.modules.get(_API)
+    api: Any = sys.modules.get(API)
     if api is None or not hasattr(api, "use_span"):  # another thread is importing it
         return None
     tracer = _tracer(api, api.get_tracer_provider())
@@ -58,7 +60,7 @@ def begin(operation: str, role: str, name: str) -> Span | None:
 
 def traceparent() -> str | None:
     """Return the current span as W3C Trace Context has it, for the driver; None where there is none."""
-    api: Any = sys.modules.get(_API)
+    api: Any = sys.modules.get(API)
     if api is None or not hasattr(api, "use_span"):
         return None
     context = api.get_current_span().get_span_context()

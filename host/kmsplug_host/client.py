@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from . import _fork as fork
 from ._deadline import Deadline
 from ._events import Events, PluginEvent
 from ._launch import PluginSpec, prepare_plugins
@@ -63,7 +63,7 @@ class Host:
         self._source = source
         self._wanted = wanted
         self._redactor = Redactor()
-        self._pid = os.getpid()
+        self._forks = fork.count
         self._supervisor = Supervisor()
         self._events = Events()
         self._deep_checks = DeepChecks(self._supervisor)
@@ -117,7 +117,7 @@ class Host:
 
         In a forked child it does nothing: the drivers are its parent's.
         """
-        if os.getpid() != self._pid:
+        if fork.count != self._forks:
             return
         # Not on this thread: Ctrl-C may end the waiting, but not the work.
         run_together([functools.partial(self._close, Deadline.after(_DRAIN_S))], "kmsplug-close")
@@ -375,7 +375,7 @@ class Host:
         return None if table is None else CatalogHandle(table, self._source.folder, self._redactor)
 
     def _refuse_forked(self) -> None:
-        if os.getpid() != self._pid:
+        if fork.count != self._forks:
             raise PluginUnavailable("the host was opened in another process")
 
 
