@@ -80,8 +80,8 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[bytes | Oversize]:
         """Take the next bytes of the stream and return the frames that they complete, in order."""
-        if self.is_one(data):  # the usual case
-            return [data[:-1]] if data.strip(_BLANK) else []
+        if not (self._partial or self._discarding) and data.endswith(b"\n") and len(data) <= self.max_bytes:
+            return [line for line in data[:-1].split(b"\n") if line.strip(_BLANK)]  # the usual case
         frames: list[bytes | Oversize] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:

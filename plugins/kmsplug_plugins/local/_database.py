@@ -76,6 +76,7 @@ class Database:
             raise
 
     def _set_up(self, *, read_only: bool) -> None:
+        self._versions = self._connection.cursor()
         self._connection.row_factory = sqlite3.Row
         # Text that is not UTF-8 was not written by us: it becomes text that no box agrees with.
         self._connection.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -97,8 +98,11 @@ class Database:
 
     def data_version(self) -> int:
         """Return a number that changes whenever another connection, of any process, has committed."""
-        with _SQLITE_ERRORS:
-            version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        try:
+            version: int = self._versions.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            with _SQLITE_ERRORS:  # not around the query: every use of a key asks
+                raise
         return version
 
     def truncate_journal(self) -> bool:
