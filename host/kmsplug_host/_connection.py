@@ -43,7 +43,7 @@ _PING: Final = BY_WIRE["plugin.ping"].wire
 _EXIT_GRACE_S: Final = 1.0  # from the end of a pipe to the end of the process
 _NOTIFY_DEADLINE_S: Final = 0.2  # a cancel is a courtesy; it never delays the caller for longer
 _MAX_SHOWN: Final = 100  # lines a second in the log that are no messages
-_UNWATCHED: Final = contextlib.nullcontext()
+_LONELY: Final = 8  # reads before callers read themselves: many callers, too, are alone at moments
 _LOOK_S: Final = 0.05  # how often a pause looks whether there is still something to pause for
 
 # Only before anything nested: an "id" inside of a result is not the id of the reply.
@@ -82,6 +82,7 @@ class Connection:
         self._frames = FrameReader(HANDSHAKE_FRAME_BYTES)
         self._chunks: deque[bytes] = deque()  # what was read and not looked at
         self._turn = ReadingTurn()
+        self._lonely = _LONELY  # reads since a caller was not alone
         self._may_read = False  # whether the last caller may read his own answer
         process.on_end = self._turn.call
         self._replies = Replies()
@@ -106,7 +107,7 @@ class Connection:
     @property
     def in_flight(self) -> int:
         """How many calls wait for a reply."""
-        return len(self._replies)
+        return len(self._replies.waiting)
 
     @property
     def answers(self) -> int:
@@ -135,7 +136,7 @@ class Connection:
             PluginCrashed: The process ended first.
             ProtocolViolation: The driver broke the protocol in a way that ends the session.
         """
-        if deadline.passed:
+        if time.monotonic() >= deadline.at:
             raise Timeout("the deadline passed before the request was sent", outcome=Outcome.NOT_APPLIED)
         request_id = next(self._ids)
         try:
@@ -152,19 +153,14 @@ class Connection:
             self._replies.forget(request_id)
             raise self._ended(False)
         cancellation = current_cancellation()
-        watched = (
-            _UNWATCHED
-            if cancellation is None
-            else cancellation.watch(functools.partial(self._cancel, request_id, pending, deadline))
-        )
         try:
-            with watched:
-                pending.written = self._write(frame, deadline)
-                if pending.written:
-                    self._may_read = cancellation is None  # else somebody may end the wait from outside
-                    self._read_own(request_id, pending, deadline)
-                if not self._wait(pending, deadline) and self._replies.give_up(request_id, deadline.at):
-                    raise self._timed_out(method, request_id, pending)
+            if cancellation is None:
+                answered = self._exchange(request_id, frame, pending, deadline, may_read=True)
+            else:  # somebody may end the wait from outside
+                with cancellation.watch(functools.partial(self._cancel, request_id, pending, deadline)):
+                    answered = self._exchange(request_id, frame, pending, deadline, may_read=False)
+            if not answered and self._replies.give_up(request_id, deadline.at):
+                raise self._timed_out(method, request_id, pending)
         finally:
             self._replies.forget(request_id)
         if pending.error is not None:
@@ -204,9 +200,20 @@ class Connection:
         if threading.current_thread() is not self._reader:
             self._reader.join(_EXIT_GRACE_S)
 
+    def _exchange(
+        self, request_id: int, frame: bytes, pending: Pending, deadline: Deadline, *, may_read: bool
+    ) -> bool:
+        """Write a request and wait for its answer, or for what makes one impossible."""
+        pending.written = self._write(frame, deadline)
+        if pending.written:
+            self._may_read = may_read
+            self._read_own(request_id, pending, deadline)
+        return not pending.answered.locked() or self._wait(pending, deadline)
+
     def _read_own(self, request_id: int, pending: Pending, deadline: Deadline) -> None:
         """Read the answer here, if nobody else reads or waits; else see to it that somebody reads."""
-        if len(self._replies) > 1 or not self._may_read:
+        if len(self._replies.waiting) > 1 or not self._may_read:
+            self._lonely = 0
             if not self._turn.taken:
                 self._turn.call()
             return
@@ -222,9 +229,10 @@ class Connection:
                     own = type(message.get("id")) is int and message["id"] == request_id
                     if own and "method" not in message:
                         self._replies.take(request_id, message)
+                        self._replies.wake()
                         self._chunks.clear()
         finally:
-            if self._turn.give_back(request_id) and (self._chunks or len(self._replies)):
+            if self._turn.give_back(request_id) and (self._chunks or self._replies.waiting):
                 self._turn.call()
 
     def _wait(self, pending: Pending, deadline: Deadline) -> bool:
@@ -278,9 +286,11 @@ class Connection:
                 else:
                     pieces = range(0, len(data), PIECE_BYTES)
                     unasked = sum([self._feed(data[start : start + PIECE_BYTES]) for start in pieces])
-                if self._may_read and unasked <= 0 and not (self._chunks or len(self._replies)):
+                self._lonely += 1
+                alone = self._may_read and self._lonely > _LONELY
+                if alone and unasked <= 0 and not (self._chunks or self._replies.waiting):
                     self._turn.give_back(THREAD)
-                    if len(self._replies):  # of a caller who saw us reading
+                    if self._replies.waiting:  # of a caller who saw us reading
                         self._turn.call()
                     self._turn.rest()
         except Exception:  # noqa: BLE001 - maybe of a log handler of the application: callers wait, and must be told
@@ -298,7 +308,10 @@ class Connection:
         """
         began = time.monotonic()
         frames = self._frames.feed(data)
-        unasked = sum(map(self._take, frames)) + data.count(b"\n") - len(frames)
+        try:
+            unasked = sum(map(self._take, frames)) + data.count(b"\n") - len(frames)
+        finally:
+            self._replies.wake()
         if self._frames.discarding:
             unasked += len(data) // FRAME_BYTES
         if unasked <= 0:

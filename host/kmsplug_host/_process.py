@@ -8,6 +8,7 @@ another's a moment after its end.
 """
 
 import contextlib
+import ctypes
 import logging
 import os
 import pwd
@@ -27,13 +28,13 @@ from msgspec import Struct
 
 from ._deadline import Deadline
 from ._launch import Launch
+from ._pipe import read_now, write_now
 from ._redaction import Redactor
 from ._spawn import Guarded
 from ._stderr import Stderr
-from ._write_now import write_now
 from .errors import Diagnosis
 
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 64 * 1024
 _PIPE_BYTES: Final = 1024 * 1024  # the most that a pipe holds; more was not written by the process that ended
 _POLL_MS: Final = 100  # where no descriptor tells that a process has ended
 TERM_GRACE_S: Final = 1.5  # from SIGTERM to SIGKILL
@@ -322,6 +323,7 @@ class _Tap:
         self._fd = stream.fileno()
         self._process = process
         self._left = _PIPE_BYTES
+        self._buffer = ctypes.create_string_buffer(_READ_BYTES)
         self._ended = False
         self._data = select.poll()
         self._data.register(stream, select.POLLIN)
@@ -343,7 +345,7 @@ class _Tap:
             ready = [fd for fd, _ in self._either.poll(self._wait_ms)]
             self._ended = self._pidfd in ready or (not ready and self._has_exited())
             if ready and not self._ended:
-                return os.read(self._fd, _READ_BYTES)
+                return read_now(self._fd, self._buffer)
         # Asked again: it may have written between the look at the pipe and the look at the process.
         if self._left <= 0 or not self._data.poll(0):
             return b""

@@ -6,6 +6,7 @@ that twice.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -32,22 +33,21 @@ class Replies:
     """The requests of one connection.
 
     Attributes:
+        waiting: Those that somebody waits for. Only to look at.
         answers: Requests answered so far, pings included.
         overdue: Requests that were given up and not answered: their ids, and the moments of their deadlines.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, Pending] = {}
+        self.waiting: dict[int, Pending] = {}
+        self._answered: deque[Pending] = deque()
         self._ping_id = 0
         self.answers = 0
         self.overdue: dict[int, float] = {}
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def expect(self, request_id: int) -> Pending:
         """Begin to wait for an answer."""
-        pending = self._waiting[request_id] = Pending()
+        pending = self.waiting[request_id] = Pending()
         return pending
 
     def expect_ping(self, request_id: int) -> None:
@@ -56,13 +56,13 @@ class Replies:
 
     def forget(self, request_id: int) -> None:
         """Stop to wait; the request was not sent, or has been answered."""
-        self._waiting.pop(request_id, None)
+        self.waiting.pop(request_id, None)
 
     def give_up(self, request_id: int, deadline_at: float) -> bool:
         """Stop to wait for an answer, which is still owed; return False where it has come, and counts."""
         # First into the other table: the reading thread must find it in one of them, or it is owed for ever.
         self.overdue[request_id] = deadline_at
-        if self._waiting.pop(request_id, None) is None:
+        if self.waiting.pop(request_id, None) is None:
             self.overdue.pop(request_id, None)
             return False
         return True
@@ -71,16 +71,26 @@ class Replies:
         """Hand an answer to whom it belongs; return False where nobody waits for it."""
         if type(request_id) is not int:
             return False
-        pending = self._waiting.get(request_id)
+        pending = self.waiting.get(request_id)
         if pending is None:
             return self._note(request_id)
         pending.response = response
-        self._release(request_id, pending)
+        if self.waiting.pop(request_id, None) is not None:
+            self.answers += 1
+            self._answered.append(pending)
         return True
+
+    def wake(self) -> None:
+        """Let those go on whose answers were taken.
+
+        Not one by one: who is woken needs the interpreter, and waits for it once more while it is in use.
+        """
+        while self._answered:
+            self._answered.popleft().answered.release()
 
     def fail(self, request_id: int, error: Failure) -> bool:
         """End the wait for an answer that cannot be had; return False where nobody waits for it."""
-        pending = self._waiting.get(request_id)
+        pending = self.waiting.get(request_id)
         if pending is None:
             return self._note(request_id)
         pending.error = error
@@ -89,7 +99,7 @@ class Replies:
 
     def fail_all(self, error: Failure) -> None:
         """End every wait: no answer will come any more."""
-        for request_id in list(self._waiting):
+        for request_id in list(self.waiting):
             self.fail(request_id, error)
 
     def _note(self, request_id: int) -> bool:
@@ -102,6 +112,6 @@ class Replies:
         return is_ping
 
     def _release(self, request_id: int, pending: Pending) -> None:
-        if self._waiting.pop(request_id, None) is not None:
+        if self.waiting.pop(request_id, None) is not None:
             self.answers += 1
             pending.answered.release()

@@ -58,7 +58,7 @@ class Bad:
     @property
     def sent(self) -> int:
         """How many requests the first process has been given whole and not answered."""
-        return sum(pending.written for pending in list(self.connection._replies._waiting.values()))
+        return sum(pending.written for pending in list(self.connection._replies.waiting.values()))
 
     @property
     def pids(self) -> list[int]:

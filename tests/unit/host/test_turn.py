@@ -1,9 +1,11 @@
 """Who reads an answer: the reading thread, or the caller it belongs to; and what happens in between."""
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import cast
 
 import pytest
@@ -170,6 +172,33 @@ def test_callers_who_wait_together_get_each_their_own_answer(connection: Connect
     talker.say(answer(2))
 
     assert {first.result(LONG_S), second.result(LONG_S)} == {"2", "3"}
+
+
+def test_an_answer_is_delivered_though_the_line_after_it_makes_a_log_handler_raise(
+    connection: Connection, talker: Talker
+) -> None:
+    class Broken(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if record.levelno == logging.WARNING:
+                raise RuntimeError("a defect of the application")
+            return True
+
+    logger, broken = logging.getLogger("kmsplug.plugin.test"), Broken()
+    first, second = (begin(ask, connection, 2 * LONG_S) for _ in range(2))
+    wait_until(lambda: connection.in_flight == 2, "both callers to wait")
+    logger.addFilter(broken)
+    try:
+        talker.say(answer(2) + b"no message\n" + answer(1))
+        assert {_end(first), _end(second)} == {"2", "ProtocolViolation"}
+    finally:
+        logger.removeFilter(broken)
+
+
+def _end(call: "Future[str]") -> str:
+    try:
+        return call.result(LONG_S)
+    except KmsplugError as error:
+        return type(error).__name__
 
 
 def test_a_caller_who_is_interrupted_while_he_reads_loses_nobody_elses_answer(
