@@ -15,6 +15,7 @@ from kmsplug_protocol import ErrorCode, Outcome
 from kmsplug_sdk import DriverError
 
 from ._errors import SqliteErrors, corrupt
+from ._wal_index import WalIndex
 
 SCHEMA_VERSION: Final = 2
 
@@ -59,6 +60,8 @@ class Database:
         self.lock = threading.RLock()
         """Held during transactions; hold it to do several things as one."""
         self._path = path
+        self._sign: bytes | None = None  # of the last commit when `_version` was asked for
+        self._version = 0
         with _SQLITE_ERRORS:
             self._connection = sqlite3.connect(
                 _uri(path, read_only=read_only),
@@ -71,12 +74,12 @@ class Database:
             with _SQLITE_ERRORS:
                 self._set_up(read_only=read_only)
             self._inode = _inode(path)
+            self._index = None if read_only else WalIndex(path)
         except BaseException:
             self._connection.close()
             raise
 
     def _set_up(self, *, read_only: bool) -> None:
-        self._versions = self._connection.cursor()
         self._connection.row_factory = sqlite3.Row
         # Text that is not UTF-8 was not written by us: it becomes text that no box agrees with.
         self._connection.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -98,12 +101,13 @@ class Database:
 
     def data_version(self) -> int:
         """Return a number that changes whenever another connection, of any process, has committed."""
-        try:
-            version: int = self._versions.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error:
-            with _SQLITE_ERRORS:  # not around the query: every use of a key asks
-                raise
-        return version
+        # Looked at before the question: of what is committed meanwhile it is the sign of before.
+        sign = None if self._index is None else self._index.sign()
+        if sign is None or sign != self._sign:
+            with _SQLITE_ERRORS:
+                self._version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            self._sign = sign
+        return self._version
 
     def truncate_journal(self) -> bool:
         """Move the whole journal into the file and cut it off.
@@ -191,6 +195,8 @@ class Database:
         """Close the connection; the last one of all processes folds the -wal into the file."""
         with self.lock:
             self._connection.close()
+            if self._index is not None:
+                self._index.close()
 
 
 def fill_new(path: Path, meta: Mapping[str, object]) -> None:
