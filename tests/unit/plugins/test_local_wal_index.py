@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kmsplug_plugins.local._database import Database, fill_new
 from kmsplug_plugins.local._wal_index import WalIndex
+
+bounded = settings(derandomize=True, deadline=None, max_examples=60)
 
 _COMMIT = (
     "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
@@ -79,6 +81,7 @@ _STEPS: dict[str, Callable[[sqlite3.Connection], object]] = {
 }
 
 
+@bounded
 @given(steps=st.lists(st.sampled_from(sorted(_STEPS)), min_size=1, max_size=30))
 def test_the_answer_is_always_that_of_a_query(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]
