@@ -42,7 +42,7 @@ class WalIndex:
         Two that are equal mean that nobody has committed in between. One that was read in the middle of a
         commit is like no other, or still the one of before, and then the next one differs.
         """
-        header = b"" if self._mapped is None else self._mapped.memory[:_HEADER_BYTES]
+        header = b"" if self._mapped is None else self._mapped.memory[:]
         known = header.startswith(_VERSION) and header[_INITIALIZED] == 1
         return header if known else None
 
@@ -60,26 +60,28 @@ class _Mapped:
     def __init__(self, descriptor: int, file: tuple[int, int]) -> None:
         self._descriptor = descriptor
         self._file = file
-        self.memory = mmap.mmap(descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ)
+        self.memory = mmap.mmap(descriptor, _HEADER_BYTES, prot=mmap.PROT_READ)
         self.users = 1
 
     def leave(self) -> None:
         self.users -= 1
         if not self.users:
-            del _mapped[self._file]
+            del _files[self._file]
             self.memory.close()
             os.close(self._descriptor)
 
 
-_mapped: Final[dict[tuple[int, int], _Mapped]] = {}
+_files: Final[dict[tuple[int, int], _Mapped]] = {}
 
 
 def _map(path: Path) -> _Mapped:
     with _opening:
         found = path.stat()
+        if found.st_size < _HEADER_BYTES:  # asked before it is opened: to close it again would end the locks
+            raise ValueError("too short for an index")
         file = found.st_dev, found.st_ino
-        if file in _mapped:
-            _mapped[file].users += 1
+        if file in _files:
+            _files[file].users += 1
         else:
-            _mapped[file] = _Mapped(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), file)
-        return _mapped[file]
+            _files[file] = _Mapped(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), file)
+        return _files[file]
